@@ -1,0 +1,240 @@
+"""What /v1/chat/completions takes: every documented field works or is refused by its name.
+
+Source: OpenAI's API description 2.3.0, CreateChatCompletionRequest; vLLM's extra parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from frontend.errors import InvalidParameter
+from frontend.protocol.extras import ExtraFields, StreamOptions
+from frontend.protocol.parse import check_choice, check_range
+from frontend.protocol.sampling import MAX_INT32
+from frontend.protocol.structured import ResponseFormat, only_guide
+from frontend.protocol.tools import (
+    FunctionCall,
+    FunctionDefinition,
+    NamedFunction,
+    NamedToolChoice,
+    Tool,
+    ToolCall,
+    ToolUse,
+    function_use,
+    tool_use,
+)
+from frontend.types import Guide
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "audio_url")
+MAX_SEQUENCES = 128  # OpenAI's limit
+MAX_TOP_LOG_PROBS = 20
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+
+
+class ContentPart(msgspec.Struct, kw_only=True):
+    """A part of a message; those that are no text are refused by name."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    role: str
+    content: str | list[ContentPart] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    # What the SDKs send back when an answer is put into the history as it came.
+    refusal: str | None = None
+    annotations: list[Any] | None = None
+    audio: Any = None
+
+
+class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
+    """`None` is a field that was not given."""
+
+    messages: list[ChatMessage]
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    response_format: ResponseFormat | None = None
+    tools: list[Tool] | None = None
+    tool_choice: str | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[FunctionDefinition] | None = None
+    function_call: str | NamedFunction | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    modalities: list[str] | None = None
+    # For the caller's own records; they change nothing here.
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    store: bool | None = None
+    # How the prompt is made.
+    chat_template: str | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    echo: bool | None = None
+
+    def check(self) -> None:
+        super().check()
+        check_range("max_completion_tokens", self.max_completion_tokens, 1, MAX_INT32)
+        check_range("n", self.n, 1, MAX_SEQUENCES)
+        self._check_log_probs()
+        if self.stream_options is not None and not self.stream:
+            raise InvalidParameter("stream_options", "only_with_stream")
+        if self.store:
+            raise InvalidParameter("store", "not_supported")
+        if self.modalities not in (None, ["text"]):
+            raise InvalidParameter("modalities", "not_supported")
+        for param, value, choices in (
+            ("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS),
+            ("verbosity", self.verbosity, ("low", "medium", "high")),
+            ("service_tier", self.service_tier, ("auto", "default", "flex", "priority", "scale")),
+        ):
+            if value is not None:
+                check_choice(param, value, choices)
+        if not self.messages:
+            raise InvalidParameter("messages", "empty")
+        for i, message in enumerate(self.messages):
+            _check_message(f"messages[{i}]", message)
+        if self.continue_final_message and self.add_generation_prompt:
+            raise InvalidParameter(
+                "continue_final_message", "conflict", other="add_generation_prompt"
+            )
+
+    def _check_log_probs(self) -> None:
+        check_range("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOG_PROBS)
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
+
+    @property
+    def max_new_tokens(self) -> int | None:
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def num_log_probs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @property
+    def includes_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    def tool_use(self) -> ToolUse:
+        """
+        Raises:
+            InvalidParameter: names the field.
+        """
+        if self.functions or self.function_call:
+            if self.tools or self.tool_choice:
+                raise InvalidParameter("functions", "conflict", other="tools")
+            return function_use(self.functions, self.function_call)
+        return tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
+
+    def guide(self) -> Guide | None:
+        """What the whole answer must match.
+
+        Raises:
+            InvalidParameter: names the field.
+        """
+        guides = self.extra_guides()
+        response = self.response_format.guide() if self.response_format else None
+        if response is not None:
+            guides.insert(0, ("response_format", response))
+        found = only_guide(guides)
+        return found[1] if found else None
+
+    def template_messages(self) -> list[dict[str, Any]]:
+        """The messages as chat templates take them: text content, `developer` as `system`."""
+        return [_template_message(message) for message in self.messages]
+
+    def template_variables(self) -> dict[str, Any]:
+        """What the template gets besides messages and tools."""
+        variables = dict(self.chat_template_kwargs or {})
+        if self.reasoning_effort is not None:
+            variables.setdefault("reasoning_effort", self.reasoning_effort)
+            if self.reasoning_effort == "none":
+                variables.setdefault("enable_thinking", False)
+        return variables
+
+
+def _check_message(path: str, message: ChatMessage) -> None:
+    check_choice(f"{path}.role", message.role, ROLES)
+    has_calls = bool(message.tool_calls or message.function_call)
+    if message.content is None and not (message.role == "assistant" and has_calls):
+        raise InvalidParameter(f"{path}.content", "missing")
+    if has_calls and message.role != "assistant":
+        field = "tool_calls" if message.tool_calls else "function_call"
+        raise InvalidParameter(f"{path}.{field}", "only_in_role", role="assistant")
+    if message.role == "tool" and not message.tool_call_id:
+        raise InvalidParameter(f"{path}.tool_call_id", "missing")
+    if isinstance(message.content, list):
+        for i, part in enumerate(message.content):
+            _check_part(f"{path}.content[{i}]", part)
+    for i, call in enumerate(message.tool_calls or ()):
+        _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
+
+
+def _check_part(path: str, part: ContentPart) -> None:
+    if part.type in OTHER_PARTS:
+        raise InvalidParameter(f"{path}.type", "not_a_text_part", value=part.type)
+    check_choice(f"{path}.type", part.type, TEXT_PARTS)
+    if part.text is None and part.refusal is None:
+        raise InvalidParameter(f"{path}.text", "missing")
+
+
+def _template_message(message: ChatMessage) -> dict[str, Any]:
+    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
+    fields: dict[str, Any] = {"role": role, "content": _text(message.content)}
+    for name in ("name", "tool_call_id"):
+        if value := getattr(message, name):
+            fields[name] = value
+    if reasoning := message.reasoning_content or message.reasoning:
+        fields["reasoning_content"] = reasoning
+    if calls := _calls(message):
+        fields["tool_calls"] = calls
+    return fields
+
+
+def _calls(message: ChatMessage) -> list[dict[str, Any]]:
+    """The calls with their arguments as objects: templates write them in their own way."""
+    calls = [(call.id, call.function) for call in message.tool_calls or ()]
+    if message.function_call is not None:
+        calls.append(("call_0", message.function_call))
+    return [
+        {
+            "id": call_id,
+            "type": "function",
+            "function": {"name": function.name, "arguments": _arguments("messages", function)},
+        }
+        for call_id, function in calls
+    ]
+
+
+def _arguments(param: str, function: FunctionCall) -> dict[str, Any]:
+    try:
+        arguments = json.loads(function.arguments or "{}")
+    except ValueError as exc:
+        raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
+    if not isinstance(arguments, dict):
+        raise InvalidParameter(param, "wrong_type", reason="arguments are a JSON object")
+    return arguments
+
+
+def _text(content: str | list[ContentPart] | None) -> str:
+    if isinstance(content, list):
+        return "".join(part.text or part.refusal or "" for part in content)
+    return content or ""

@@ -1,0 +1,69 @@
+"""Fields that chat completions and completions share, beyond the native surface's.
+
+Source: OpenAI's API description 2.3.0; vLLM's SamplingParams and its OpenAI server's extras.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from frontend.errors import InvalidParameter
+from frontend.protocol.parse import check_range
+from frontend.protocol.sampling import MAX_INT32, SamplingFields
+from frontend.protocol.structured import StructuredOutputs
+from frontend.types import Guide
+
+MAX_STOP_TOKENS = 64
+MAX_BAD_WORDS = 256
+
+
+class ExtraFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """`None` is a field that was not given."""
+
+    n: int | None = None
+    stream: bool | None = None
+    user: str | None = None  # an end user's name for the caller's own records
+    stop_token_ids: list[int] | None = None
+    bad_words: list[str] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    priority: int | None = None
+    cache_salt: str | None = None
+    return_token_ids: bool | None = None
+
+    def check(self) -> None:
+        super().check()
+        if (count := len(self.stop_token_ids or ())) > MAX_STOP_TOKENS:
+            maximum = MAX_STOP_TOKENS
+            raise InvalidParameter("stop_token_ids", "too_many", count=count, maximum=maximum)
+        for i, token_id in enumerate(self.stop_token_ids or ()):
+            check_range(f"stop_token_ids[{i}]", token_id, 0, MAX_INT32)
+        if (count := len(self.bad_words or ())) > MAX_BAD_WORDS:
+            raise InvalidParameter("bad_words", "too_many", count=count, maximum=MAX_BAD_WORDS)
+        if "" in (self.bad_words or ()):
+            raise InvalidParameter("bad_words", "empty")
+        if self.cache_salt == "":
+            raise InvalidParameter("cache_salt", "empty")
+
+    def extra_guides(self) -> list[tuple[str, Guide]]:
+        """Each guide that is given, with its field's name."""
+        single = StructuredOutputs(
+            json=self.guided_json,
+            regex=self.guided_regex,
+            choice=self.guided_choice,
+            grammar=self.guided_grammar,
+        )
+        guides = single.guides("guided_")
+        if self.structured_outputs is not None:
+            guides += self.structured_outputs.guides("structured_outputs.")
+        return guides
+
+
+class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None  # tolerated: nothing here pads its network packets

@@ -1,0 +1,133 @@
+"""Tools on the wire: `tools` and `tool_choice`, and the deprecated `functions`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from frontend.errors import InvalidParameter
+from frontend.protocol.parse import check_choice
+
+MAX_TOOLS = 128  # OpenAI's limit
+
+
+class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: str
+    function: FunctionDefinition
+
+
+class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    name: str
+
+
+class NamedToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A call in an assistant message that the client sends back."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
+    """What a request says about tools, all spellings the same.
+
+    `choice` is "none", "auto", "required" or "named"; `name` goes with the last.
+    """
+
+    tools: tuple[FunctionDefinition, ...] = ()
+    choice: str = "none"
+    name: str | None = None
+    parallel: bool = True
+    is_legacy: bool = False  # the answer has `function_call` in place of `tool_calls`
+
+    def schemas(self) -> dict[str, dict[str, Any]]:
+        return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
+
+    def template_tools(self) -> list[dict[str, Any]] | None:
+        """The tools as chat templates take them; none when none may be called."""
+        if not self.tools or self.choice == "none":
+            return None
+        return [{"type": "function", "function": _without_nulls(tool)} for tool in self.tools]
+
+
+def tool_use(
+    tools: list[Tool] | None,
+    choice: str | NamedToolChoice | None,
+    *,
+    parallel: bool | None,
+) -> ToolUse:
+    """Read `tools` and `tool_choice`.
+
+    Raises:
+        InvalidParameter: names the field.
+    """
+    for i, tool in enumerate(tools or ()):
+        check_choice(f"tools[{i}].type", tool.type, ("function",))
+    functions = tuple(tool.function for tool in tools or ())
+    _check_functions("tools", functions)
+    if isinstance(choice, str):
+        check_choice("tool_choice", choice, ("none", "auto", "required"))
+    if choice is not None and choice != "none" and not functions:
+        raise InvalidParameter("tool_choice", "only_with_tools")
+    name = choice.function.name if isinstance(choice, NamedToolChoice) else None
+    _check_named("tool_choice.function.name", name, functions)
+    default = "auto" if functions else "none"
+    return ToolUse(
+        tools=functions,
+        choice="named" if name else str(choice or default),
+        name=name,
+        parallel=parallel is not False,
+    )
+
+
+def function_use(
+    functions: list[FunctionDefinition] | None, call: str | NamedFunction | None
+) -> ToolUse:
+    """Read the deprecated `functions` and `function_call`: one call at the most."""
+    definitions = tuple(functions or ())
+    _check_functions("functions", definitions)
+    if isinstance(call, str):
+        check_choice("function_call", call, ("none", "auto"))
+    name = call.name if isinstance(call, NamedFunction) else None
+    _check_named("function_call.name", name, definitions)
+    choice = "named" if name else str(call or ("auto" if definitions else "none"))
+    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False, is_legacy=True)
+
+
+def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:
+    if len(functions) > MAX_TOOLS:
+        raise InvalidParameter(param, "too_many", count=len(functions), maximum=MAX_TOOLS)
+    names = [function.name for function in functions]
+    for i, name in enumerate(names):
+        if not name:
+            raise InvalidParameter(f"{param}[{i}].name", "empty")
+        if name in names[:i]:
+            raise InvalidParameter(f"{param}[{i}].name", "duplicate", value=name)
+
+
+def _check_named(param: str, name: str | None, functions: tuple[FunctionDefinition, ...]) -> None:
+    if name is not None:
+        check_choice(param, name, [function.name for function in functions])
+
+
+def _without_nulls(function: FunctionDefinition) -> dict[str, Any]:
+    fields: dict[str, Any] = msgspec.to_builtins(function)
+    return {key: value for key, value in fields.items() if value is not None and key != "strict"}
