@@ -22,6 +22,7 @@ from frontend.errors import (
 )
 from frontend.messages import Language, preferred_language
 from frontend.protocol.wire import native_error, openai_error
+from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
 def report(request: Request, exc: Exception) -> ServingError:
     """Log an exception, and translate it for the client."""
     error = translate(request, exc)
+    if (record := current_request.get()) is not None and record.outcome is None:
+        record.outcome = error.code
     if isinstance(exc, ServingError):
         logger.info("request refused", extra={"code": error.code, "status": error.status})
     elif error.status >= 500:
