@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import os
 from typing import Any
 
 from sanic import Sanic
 from sanic.config import Config
+from sanic.constants import HTTPMethod
 
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
-from frontend.api.lifecycle import counted, install_lifecycle
+from frontend.api.lifecycle import answer_other_method, counted, install_lifecycle
 from frontend.api.openapi import describe
-from frontend.api.options import answer_options
 from frontend.catalog import Catalog
 from frontend.context import Context, ModelRepository
 from frontend.engine import Engine
@@ -24,8 +23,6 @@ from frontend.settings import Settings
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.repository import ModelRepository as TritonRepository
-
-logger = logging.getLogger(__name__)
 
 _app_numbers = itertools.count()  # Sanic wants a name of its own for each app of a process
 
@@ -57,15 +54,17 @@ def create_app(
 
 
 def _add_routes(app: Sanic[Config, Any]) -> None:
-    methods: dict[str, list[str]] = {}
+    methods: dict[str, set[str]] = {}
     for route in ROUTES:
         handler = counted(route.handler) if route.is_work else route.handler
-        own = ["GET", "HEAD"] if route.method == "GET" else [route.method]
+        own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)
-        methods.setdefault(route.path, []).extend(own)
+        methods.setdefault(route.path, {"OPTIONS"}).update(own)
     for number, (path, known) in enumerate(methods.items()):
-        answer = functools.partial(answer_options, ", ".join((*known, "OPTIONS")))
-        app.add_route(answer, path, methods=["OPTIONS"], name=f"options_{number}")
+        # Sanic's own answer does not know what is allowed where a path has a variable.
+        others = {"OPTIONS"} | ({method.value for method in HTTPMethod} - known)
+        answer = functools.partial(answer_other_method, ", ".join(sorted(known)))
+        app.add_route(answer, path, methods=others, name=f"other_methods_{number}")
 
 
 def _add_lifecycle(

@@ -15,6 +15,7 @@ from sanic.http import Http
 from frontend.api.cors import add_cors_headers, is_preflight, preflight_answer
 from frontend.api.route import Handler
 from frontend.context import context_of
+from frontend.errors import MethodNotAllowed
 from frontend.telemetry.requests import RequestRecord, current_request
 
 OPENAI_VERSION = "2020-10-01"  # what OpenAI's API answers
@@ -48,6 +49,17 @@ def counted(handler: Handler) -> Handler:
                 request.stream.keep_alive = False
 
     return counted
+
+
+async def answer_other_method(allowed: str, request: Request, **_path: str) -> HTTPResponse:
+    """What may be done at a path, to a method that no route of it has.
+
+    Raises:
+        MethodNotAllowed: unless it was asked with OPTIONS.
+    """
+    if request.method != "OPTIONS":
+        raise MethodNotAllowed(method=request.method, allowed=allowed)
+    return HTTPResponse(status=204, headers={"Allow": allowed})
 
 
 def record_of(request: Request) -> RequestRecord:

@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 description, made of the table of routes and of the types that parse and answer.
 
-Source: https://spec.openapis.org/oas/v3.1.1. Streams stand there as texts; the schema of their
-events is beside, as `x-events`, for 3.1 has no word for it.
+Source: https://spec.openapis.org/oas/v3.1.1. The schema of a stream is that of each of its events,
+with the fields that Server-Sent Events have: version 3.2 writes them so, and 3.1 has no word of it.
 """
 
 from __future__ import annotations
@@ -98,11 +98,14 @@ def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 
 def _stream_schema(route: Route, ref_of: dict[Shape, Json]) -> Json:
-    end = " The last event is `[DONE]`." if route.ends_with_done else ""
+    shapes = [ref_of[shape] for shape in (*route.events, route.error_type)]
+    data: Json = {"contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
+    if route.ends_with_done:
+        data = {"anyOf": [data, {"const": "[DONE]", "description": "After the last event."}]}
     return {
-        "type": "string",
-        "description": f"Server-Sent Events, each with JSON as its data.{end}",
-        "x-events": {"anyOf": [ref_of[shape] for shape in (*route.events, route.error_type)]},
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string", **data}},
+        "required": ["data"],
     }
 
 

@@ -3,13 +3,13 @@ const WORDS = {
   en: {
     filter: "Filter", language: "中文", theme: "Light / dark", request: "Request body",
     example: "Example", copy: "Copy", answers: "Answers", events: "Events of the stream",
-    "default": "default", chars: "not empty", entries: "entries", done: "then",
+    "default": "default", chars: "not empty", entries: "entries",
     optional: "the body may be left out", failed: "The description could not be read: ",
   },
   zh: {
     filter: "筛选", language: "English", theme: "浅色 / 深色", request: "请求体",
     example: "示例", copy: "复制", answers: "响应", events: "流中的事件",
-    "default": "默认", chars: "不能为空", entries: "项", done: "最后是",
+    "default": "默认", chars: "不能为空", entries: "项",
     optional: "可以不带请求体", failed: "无法读取接口描述：",
   },
 };
@@ -126,11 +126,15 @@ function curl(path, method, operation) {
   return make("pre", {}, make("code", {}, text), copy);
 }
 
+/** What the data of a stream's events is, once parsed. */
+const eventSchema = (data) => data.contentSchema || data.anyOf.find((one) => one.contentSchema).contentSchema;
+
 function answerRow(status, answer) {
   const shown = Object.entries(answer.content || {}).flatMap(([media, { schema }]) => {
-    const events = schema["x-events"];
-    const types = namedIn(events || schema).map((one) => typeDetails(one, []));
-    const label = events ? `${media} · ${words("events")}` : media;
+    const isStream = media === "text/event-stream";
+    const types = namedIn(isStream ? eventSchema(schema.properties.data) : schema)
+      .map((one) => typeDetails(one, []));
+    const label = isStream ? `${media} · ${words("events")}` : media;
     return [make("div", { class: "dim" }, label), ...types];
   });
   return make("tr", {}, make("td", {}, make("span", { class: "name" }, status)),
