@@ -29,7 +29,7 @@ from frontend.errors import (
 )
 from frontend.protocol.answers import chat, native, openai
 from frontend.protocol.answers.description import OpenAPI
-from frontend.protocol.chat import ChatRequest
+from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.embeddings import EmbeddingRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
 

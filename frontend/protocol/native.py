@@ -19,8 +19,8 @@ MAX_BATCH_REQUESTS = 256
 
 class GenerateRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     prompt: Annotated[str, NOT_EMPTY]
-    stream: bool = False
-    apply_chat_template: bool = True
+    stream: bool | None = None
+    apply_chat_template: bool | None = None  # None: yes
 
 
 RawRequest = Annotated[msgspec.Raw, shown_as(GenerateRequest)]
@@ -37,7 +37,7 @@ class BatchGenerateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     quantization: str | None = None
-    prefer_gpu: bool = False
+    prefer_gpu: bool | None = None
 
 
 class GenerateEncoder:

@@ -37,7 +37,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     logit_bias: Annotated[dict[str, Annotated[float, between(-100, 100)]], TOKEN_IDS] | None = None
     seed: Annotated[int, between(-(2**63), 2**64 - 1)] | None = None
     min_tokens: Annotated[int, between(0, MAX_INT32)] | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     stop: StopString | Annotated[list[StopString], entries(0, MAX_STOP_STRINGS)] | None = None
 
     def check(self) -> None:
