@@ -42,7 +42,7 @@ class ServingError(Exception):
     def __init__(self, key: str | None = None, *, param: str | None = None, **values: object):
         self.key = key or type(self).key
         self.param = param
-        self.values: dict[str, object] = {**values, **({"param": param} if param else {})}
+        self.values: dict[str, object] = {**values, **({} if param is None else {"param": param})}
         super().__init__(self.message())
 
     def message(self, language: Language = Language.EN) -> str:
