@@ -27,7 +27,9 @@ CHAT_FIELDS = """
     guided_regex guided_choice guided_grammar structured_outputs chat_template chat_template_kwargs
     add_generation_prompt continue_final_message echo priority cache_salt return_token_ids
 """
-NATIVE_FIELDS = "prompt model max_tokens temperature stream apply_chat_template top_p top_k stop seed"
+NATIVE_FIELDS = (
+    "prompt model max_tokens temperature stream apply_chat_template top_p top_k stop seed"
+)
 EMBEDDING_FIELDS = "model input dimensions encoding_format user"
 
 

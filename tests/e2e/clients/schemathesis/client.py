@@ -27,9 +27,15 @@ def main() -> None:
             "--max-examples", num_examples, "--no-shrink",
             "--report", "json", "--report-json-path", str(report),
         ]  # fmt: skip
-        environment = {**os.environ, "FUZZ_MAX_TOKENS": max_tokens, "FUZZ_MODELS": models}
+        environment = {
+            **os.environ,
+            "SCHEMATHESIS_HOOKS": str(HERE / "hooks.py"),
+            "FUZZ_MAX_TOKENS": max_tokens,
+            "FUZZ_MODELS": models,
+        }
+        # In a folder that goes away: a run must not remember what another one found.
         done = subprocess.run(
-            command, cwd=HERE, env=environment, capture_output=True, text=True, check=False
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
         )
         found = {"exit_code": done.returncode, "output": done.stdout + done.stderr}
         found["report"] = json.loads(report.read_text()) if report.exists() else {}
