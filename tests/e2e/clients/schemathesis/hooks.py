@@ -41,5 +41,5 @@ def _bound(body: dict[str, Any], path: str) -> None:
             value = body.get(name)
             if isinstance(value, int) and maximum < value <= largest:
                 body[name] = maximum
-    if "messages" in body or "prompt" in body:
-        body.setdefault("max_tokens", MAX_TOKENS)
+    if ("messages" in body or "prompt" in body) and body.get("max_tokens") is None:
+        body["max_tokens"] = MAX_TOKENS
