@@ -149,11 +149,13 @@ def _finished(schema: Any, components: Json) -> Any:
 def _add_words(schema: Json) -> None:
     """Say what each field of a request does, unless its type says so already."""
     for name, field_schema in schema["properties"].items():
-        if name in FIELD_WORDS and "description" not in field_schema:
-            english, chinese = FIELD_WORDS[name]
+        is_refused = field_schema.get("type") == "null"
+        if (name in FIELD_WORDS or is_refused) and "description" not in field_schema:
+            english, chinese = REFUSED_WORDS if is_refused else FIELD_WORDS[name]
             field_schema |= {"description": english, "x-description-zh": chinese}
 
 
+REFUSED_WORDS = ("Not supported: null only.", "不支持：只能为 null。")
 INFO = """\
 Both surfaces are served on one port. Request bodies are JSON in UTF-8, also with
 `Content-Encoding: gzip` or `br`. Every answer has an `X-Request-Id`: the one that the request

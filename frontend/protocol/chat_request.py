@@ -5,59 +5,47 @@ Source: OpenAI's API description 2.3.0, CreateChatCompletionRequest; vLLM's extr
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
-import msgspec
-
 from frontend.errors import InvalidParameter
+from frontend.protocol.chat_messages import (
+    ChatMessage,
+    check_message,
+    template_message,
+    text_of,
+)
 from frontend.protocol.extras import ExtraFields, StreamOptions
-from frontend.protocol.limits import at_least, between, check_limits, entries, one_of
+from frontend.protocol.limits import Refused, at_least, between, entries, one_of
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
     MAX_TOOLS,
-    FunctionCall,
+    TOOL_CHOICES,
     FunctionDefinition,
     NamedFunction,
-    NamedToolChoice,
     Tool,
-    ToolCall,
+    ToolChoice,
     ToolUse,
     function_use,
     tool_use,
 )
 from frontend.types import Guide
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "audio_url")
 MAX_TOP_LOG_PROBS = 20
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
-SERVICE_TIERS = ("auto", "default", "flex", "priority", "scale")
-
-
-class ContentPart(msgspec.Struct, kw_only=True):
-    """A part of a message; those that are no text are refused by name."""
-
-    type: Annotated[str, one_of(*TEXT_PARTS)]
-    text: str | None = None
-    refusal: str | None = None
-
-
-class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    role: Annotated[str, one_of(*ROLES)]
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_call_id: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    function_call: FunctionCall | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    # What the SDKs send back when an answer is put into the history as it came.
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-    audio: Any = None
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
+# What the template is given by other fields, or by nobody.
+TEMPLATE_ARGUMENTS = frozenset(
+    {
+        "messages",
+        "tools",
+        "chat_template",
+        "conversations",
+        "add_generation_prompt",
+        "continue_final_message",
+        "return_assistant_tokens_mask",
+    }
+)
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
@@ -70,13 +58,19 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Annotated[int, between(0, MAX_TOP_LOG_PROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], entries(0, MAX_TOOLS)] | None = None
-    tool_choice: Annotated[str, one_of("none", "auto", "required")] | NamedToolChoice | None = None
+    tool_choice: Annotated[str, one_of(*TOOL_CHOICES)] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[FunctionDefinition], entries(0, MAX_TOOLS)] | None = None
     function_call: Annotated[str, one_of("none", "auto")] | NamedFunction | None = None
     reasoning_effort: Annotated[str, one_of(*REASONING_EFFORTS)] | None = None
     verbosity: Annotated[str, one_of("low", "medium", "high")] | None = None
     modalities: list[Annotated[str, one_of("text")]] | None = None
+    audio: Refused = None
+    moderation: Refused = None
+    prediction: Refused = None
+    prompt_cache_options: Refused = None
+    prompt_cache_retention: Refused = None
+    web_search_options: Refused = None
     # For the caller's own records; they change nothing here.
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
@@ -98,8 +92,14 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameter("stream_options", "only_with_stream")
         if self.store:
             raise InvalidParameter("store", "not_supported")
+        self._check_prompt()
+
+    def _check_prompt(self) -> None:
         for i, message in enumerate(self.messages):
-            _check_message(f"messages[{i}]", message)
+            check_message(f"messages[{i}]", message)
+        for name in self.chat_template_kwargs or ():
+            if name in TEMPLATE_ARGUMENTS:
+                raise InvalidParameter(f"chat_template_kwargs.{name}", "not_supported")
         if self.continue_final_message and self.add_generation_prompt:
             raise InvalidParameter(
                 "continue_final_message", "conflict", other="add_generation_prompt"
@@ -144,14 +144,14 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         guides = self.extra_guides()
         response = self.response_format.guide() if self.response_format else None
         if (forced := use.forced_schema()) is not None:
-            guides.insert(0, ("tool_choice", schema_guide(forced)))
+            guides.insert(0, (use.choice_param, schema_guide(forced)))
         elif response is not None:
             guides.insert(0, ("response_format", response))
         return only_guide(guides)
 
     def num_chars(self) -> int:
         """About how long the prompt is."""
-        return sum(len(_text(message.content)) for message in self.messages)
+        return sum(len(text_of(message.content)) for message in self.messages)
 
     @property
     def begins_answer(self) -> bool:
@@ -163,11 +163,11 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     def echoed_text(self) -> str:
         """With `echo`, the last message's text if it is the assistant's: the answer begins so."""
         last = self.messages[-1]
-        return _text(last.content) if self.echo and last.role == "assistant" else ""
+        return text_of(last.content) if self.echo and last.role == "assistant" else ""
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them: text content, `developer` as `system`."""
-        return [_template_message(message) for message in self.messages]
+        return [template_message(message) for message in self.messages]
 
     def template_variables(self, template: str, *, reasons: bool) -> dict[str, Any]:
         """What the template gets besides messages and tools.
@@ -197,72 +197,3 @@ def _effort(effort: str, template: str, *, reasons: bool) -> dict[str, Any]:
     if effort == "none" and not reasons:
         return {}
     raise InvalidParameter("reasoning_effort", "not_in_template")
-
-
-def _check_message(path: str, message: ChatMessage) -> None:
-    check_limits(message, f"{path}.")
-    has_calls = bool(message.tool_calls or message.function_call)
-    if message.content is None and not (message.role == "assistant" and has_calls):
-        raise InvalidParameter(f"{path}.content", "missing")
-    if has_calls and message.role != "assistant":
-        field = "tool_calls" if message.tool_calls else "function_call"
-        raise InvalidParameter(f"{path}.{field}", "only_in_role", role="assistant")
-    if message.role == "tool" and not message.tool_call_id:
-        raise InvalidParameter(f"{path}.tool_call_id", "missing")
-    if isinstance(message.content, list):
-        for i, part in enumerate(message.content):
-            _check_part(f"{path}.content[{i}]", part)
-    for i, call in enumerate(message.tool_calls or ()):
-        _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
-
-
-def _check_part(path: str, part: ContentPart) -> None:
-    if part.type in OTHER_PARTS:
-        raise InvalidParameter(f"{path}.type", "not_a_text_part", value=part.type)
-    check_limits(part, f"{path}.")
-    if part.text is None and part.refusal is None:
-        raise InvalidParameter(f"{path}.text", "missing")
-
-
-def _template_message(message: ChatMessage) -> dict[str, Any]:
-    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
-    fields: dict[str, Any] = {"role": role, "content": _text(message.content)}
-    for name in ("name", "tool_call_id"):
-        if value := getattr(message, name):
-            fields[name] = value
-    if reasoning := message.reasoning_content or message.reasoning:
-        fields["reasoning_content"] = reasoning
-    if calls := _calls(message):
-        fields["tool_calls"] = calls
-    return fields
-
-
-def _calls(message: ChatMessage) -> list[dict[str, Any]]:
-    """The calls with their arguments as objects: templates write them in their own way."""
-    calls = [(call.id, call.function) for call in message.tool_calls or ()]
-    if message.function_call is not None:
-        calls.append(("call_0", message.function_call))
-    return [
-        {
-            "id": call_id,
-            "type": "function",
-            "function": {"name": function.name, "arguments": _arguments("messages", function)},
-        }
-        for call_id, function in calls
-    ]
-
-
-def _arguments(param: str, function: FunctionCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(function.arguments or "{}")
-    except ValueError as exc:
-        raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
-    if not isinstance(arguments, dict):
-        raise InvalidParameter(param, "wrong_type", reason="arguments are a JSON object")
-    return arguments
-
-
-def _text(content: str | list[ContentPart] | None) -> str:
-    if isinstance(content, list):
-        return "".join(part.text or part.refusal or "" for part in content)
-    return content or ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.limits import NOT_EMPTY, check_limits, one_of
+from frontend.protocol.limits import NOT_EMPTY, at_least, check_limits, one_of
 from frontend.protocol.parse import check_choice
 from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
 MAX_TOOLS = 128  # OpenAI's limit
+TOOL_CHOICES = ("none", "auto", "required")
+
+FunctionType = Annotated[str, one_of("function")]
 
 
 class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +25,7 @@ class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: Annotated[str, one_of("function")]
+    type: FunctionType
     function: FunctionDefinition
 
 
@@ -30,9 +33,22 @@ class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
 
 
-class NamedToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: Literal["function"]
+class AllowedTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: FunctionType
     function: NamedFunction
+
+
+class AllowedTools(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    mode: Annotated[str, one_of("auto", "required")]
+    tools: Annotated[list[AllowedTool], at_least(1)]
+
+
+class ToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One function by its name, or (`allowed_tools`) some of `tools`."""
+
+    type: Annotated[str, one_of("function", "allowed_tools")]
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -44,7 +60,8 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
-    type: Literal["function"] = "function"
+    index: int | None = None  # from those who put streamed deltas together; it says nothing new
+    type: FunctionType = "function"
     function: FunctionCall
 
 
@@ -58,13 +75,11 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     choice: str = "none"
     name: str | None = None
     parallel: bool = True
+    tools_param: str = "tools"
+    choice_param: str = "tool_choice"
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
-
-    def callable_schemas(self) -> dict[str, dict[str, Any]]:
-        """Of the tools that may be called: none with choice "none"."""
-        return {} if self.choice == "none" else self.schemas()
 
     def forced_schema(self) -> dict[str, Any] | None:
         """What an answer that must be a call has to match; None where none is forced."""
@@ -80,10 +95,7 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def tool_use(
-    tools: list[Tool] | None,
-    choice: str | NamedToolChoice | None,
-    *,
-    parallel: bool | None,
+    tools: list[Tool] | None, choice: str | ToolChoice | None, *, parallel: bool | None
 ) -> ToolUse:
     """Read `tools` and `tool_choice`.
 
@@ -93,18 +105,39 @@ def tool_use(
     for i, tool in enumerate(tools or ()):
         check_limits(tool, f"tools[{i}].")
     functions = tuple(tool.function for tool in tools or ())
-    _check_functions("tools", functions)
-    if choice is not None and choice != "none" and not functions:
+    _check_functions("tools", functions, part=".function")
+    if choice not in (None, "none", "auto") and not functions:
         raise InvalidParameter("tool_choice", "only_with_tools")
-    name = choice.function.name if isinstance(choice, NamedToolChoice) else None
-    _check_named("tool_choice.function.name", name, functions)
-    default = "auto" if functions else "none"
+    name = None
+    if isinstance(choice, ToolChoice):
+        functions, choice, name = _chosen(functions, choice)
     return ToolUse(
         tools=functions,
-        choice="named" if name else str(choice or default),
+        choice=(choice or "auto") if functions else "none",
         name=name,
         parallel=parallel is not False,
     )
+
+
+def _chosen(
+    functions: tuple[FunctionDefinition, ...], choice: ToolChoice
+) -> tuple[tuple[FunctionDefinition, ...], str, str | None]:
+    """The tools that may be called, ToolUse.choice and ToolUse.name."""
+    check_limits(choice, "tool_choice.")
+    if choice.type == "function":
+        if choice.function is None:
+            raise InvalidParameter("tool_choice.function", "missing")
+        _check_named("tool_choice.function.name", choice.function.name, functions)
+        return functions, "named", choice.function.name
+    path, allowed = "tool_choice.allowed_tools", choice.allowed_tools
+    if allowed is None:
+        raise InvalidParameter(path, "missing")
+    check_limits(allowed, f"{path}.")
+    for i, tool in enumerate(allowed.tools):
+        check_limits(tool, f"{path}.tools[{i}].")
+        _check_named(f"{path}.tools[{i}].function.name", tool.function.name, functions)
+    names = {tool.function.name for tool in allowed.tools}
+    return tuple(one for one in functions if one.name in names), allowed.mode, None
 
 
 def function_use(
@@ -116,15 +149,24 @@ def function_use(
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
     choice = "named" if name else str(call or ("auto" if definitions else "none"))
-    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False)
+    return ToolUse(
+        tools=definitions,
+        choice=choice,
+        name=name,
+        parallel=False,
+        tools_param="functions",
+        choice_param="function_call",
+    )
 
 
-def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:
+def _check_functions(
+    param: str, functions: tuple[FunctionDefinition, ...], *, part: str = ""
+) -> None:
     names = [function.name for function in functions]
     for i, name in enumerate(names):
-        check_limits(functions[i], f"{param}[{i}].")
+        check_limits(functions[i], f"{param}[{i}]{part}.")
         if name in names[:i]:
-            raise InvalidParameter(f"{param}[{i}].name", "duplicate", value=name)
+            raise InvalidParameter(f"{param}[{i}]{part}.name", "duplicate", value=name)
 
 
 def _check_named(param: str, name: str | None, functions: tuple[FunctionDefinition, ...]) -> None:

@@ -268,7 +268,9 @@ def bomb(encoding: str, size: int) -> bytes:
         pieces = [compressor.compress(b" " * 2**20) for _ in range(size // 2**20)]
         return b"".join(pieces) + compressor.flush()
     stream = brotli.Compressor(quality=5)
-    return b"".join(stream.process(b" " * 2**20) for _ in range(size // 2**20)) + stream.finish()
+    return bytes(
+        b"".join(stream.process(b" " * 2**20) for _ in range(size // 2**20)) + stream.finish()
+    )
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
