@@ -14,17 +14,15 @@ from typing import Any
 
 import msgspec
 
-from frontend.errors import InvalidParameter
+from frontend.protocol.inputs import Input, Inputs, read_inputs
 from frontend.protocol.parse import check_choice
 
 MAX_INPUTS = 2048  # OpenAI's limit
 ENCODING_FORMATS = ("float", "base64")
 
-Input = str | list[int]  # a text, or token ids that are taken as they are
-
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    input: str | list[str | int | list[int]]
+    input: Inputs
     model: str | None = None
     dimensions: int | None = None
     encoding_format: str = "float"
@@ -37,29 +35,15 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
             InvalidParameter: names the field.
         """
         check_choice("encoding_format", self.encoding_format, ENCODING_FORMATS)
-        if not self.input:
-            raise InvalidParameter("input", "empty")
-        for index, one in enumerate(self.inputs()):
-            if not one:
-                raise InvalidParameter(f"input[{index}]", "empty")
+        self.inputs()
 
     def inputs(self) -> list[Input]:
         """The texts and token lists, one for each vector.
 
         Raises:
-            InvalidParameter: they are mixed, or too many.
+            InvalidParameter: one is empty, they are mixed, or too many.
         """
-        if isinstance(self.input, str):
-            return [self.input]
-        token_ids = [one for one in self.input if isinstance(one, int)]
-        if len(token_ids) == len(self.input):
-            return [token_ids]
-        inputs: list[Input] = [one for one in self.input if not isinstance(one, int)]
-        if len({type(one) for one in self.input}) > 1:
-            raise InvalidParameter("input", "wrong_type", reason="texts and token ids are mixed")
-        if len(inputs) > MAX_INPUTS:
-            raise InvalidParameter("input", "too_many", count=len(inputs), maximum=MAX_INPUTS)
-        return inputs
+        return read_inputs("input", self.input, maximum=MAX_INPUTS)
 
 
 def encode_embeddings(
