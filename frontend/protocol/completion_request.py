@@ -92,6 +92,11 @@ class CompletionRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         return self.logprobs
 
     @property
+    def needs_prompt_log_probs(self) -> bool:
+        """Without new tokens they are all that there is to compute."""
+        return bool(self.echo) and (self.logprobs is not None or self.max_new_tokens == 0)
+
+    @property
     def includes_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
