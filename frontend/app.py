@@ -17,6 +17,7 @@ from sanic.config import Config
 from sanic.http import Http
 
 from frontend.api.chat import create_chat_completion
+from frontend.api.completions import create_completion
 from frontend.api.embeddings import create_embedding
 from frontend.api.errors import install_error_handlers
 from frontend.api.health import get_health, get_metrics
@@ -28,6 +29,12 @@ from frontend.api.models import (
     unload_model,
 )
 from frontend.api.native import create_batch, create_generation, stream_generation
+from frontend.api.tokenize import (
+    detokenize,
+    get_tokenizer_info,
+    render_chat_completion,
+    tokenize,
+)
 from frontend.catalog import Catalog
 from frontend.context import Context, ModelRepository, context_of
 from frontend.engine import Engine
@@ -53,6 +60,11 @@ ROUTES: tuple[tuple[str, str, Handler, bool], ...] = (
     ("POST", "/api/v1/models/<model_name>/load", load_model, True),
     ("POST", "/api/v1/models/<model_name>/unload", unload_model, True),
     ("POST", "/v1/chat/completions", create_chat_completion, True),
+    ("POST", "/v1/chat/completions/render", render_chat_completion, True),
+    ("POST", "/v1/completions", create_completion, True),
+    ("POST", "/tokenize", tokenize, True),
+    ("POST", "/detokenize", detokenize, True),
+    ("GET", "/tokenizer_info", get_tokenizer_info, False),
     ("POST", "/v1/embeddings", create_embedding, True),
     ("GET", "/v1/models", list_openai_models, False),
     ("GET", "/v1/models/<model_name>", get_openai_model, False),

@@ -12,6 +12,7 @@ from frontend.prepare import (
     TextModel,
     new_generation,
     off_loop,
+    text_context,
     text_model,
     with_extras,
 )
@@ -19,11 +20,9 @@ from frontend.protocol.completion_answer import CompletionPrompt
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.inputs import Input, input_param
 from frontend.protocol.parse import check_range
-from frontend.text.detokenizer import Detokenizer, VerbatimDecoder
+from frontend.text.detokenizer import Detokenizer, MarkupDecoder
 from frontend.text.tokenizer import TextTokenizer
 from frontend.types import GenerationRequest
-
-CONTEXT_TOKENS = 5  # enough for any decoder; vLLM's detokenizer takes as many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ def _prompts(
             for token_id in (min(given), max(given)):
                 check_range(param, token_id, 0, model.loaded.limits.vocab_size - 1)
             prompt = _token_prompt(body, model.tokenizer, given)
-        prompts.append(replace(prompt, context=prompt.token_ids[-CONTEXT_TOKENS:]))
+        prompts.append(replace(prompt, context=text_context(prompt.token_ids)))
     return prompts
 
 
@@ -95,9 +94,7 @@ def _text_prompt(body: CompletionRequest, tokenizer: TextTokenizer, text: str) -
     if not body.echo:
         token_ids = tokenizer.encode(text, add_special_tokens=adds_special_tokens)
         return CompletionPrompt(token_ids=token_ids)
-    token_ids, offsets = tokenizer.encode_with_offsets(
-        text, add_special_tokens=adds_special_tokens
-    )
+    token_ids, offsets = tokenizer.encode_with_offsets(text, add_special_tokens=adds_special_tokens)
     return CompletionPrompt(token_ids=token_ids, text=text, offsets=offsets)
 
 
@@ -106,7 +103,7 @@ def _token_prompt(
 ) -> CompletionPrompt:
     if not body.echo or body.prompt in (None, ""):
         return CompletionPrompt(token_ids=token_ids, offsets=[0])
-    detokenizer = Detokenizer(VerbatimDecoder(tokenizer))
+    detokenizer = Detokenizer(MarkupDecoder(tokenizer, ()))
     text, offsets = "", []
     for token_id in token_ids:
         offsets.append(len(text))

@@ -21,7 +21,7 @@ class CompletionPrompt:
     """One prompt as it is echoed."""
 
     token_ids: list[int]
-    context: list[int] = field(default_factory=list)  # its last tokens; see `Detokenizer`
+    context: tuple[int, ...] = ()  # its last tokens; see `Detokenizer`
     text: str = ""
     offsets: list[int] = field(default_factory=list)  # in `text`, one for each token
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from frontend.text.detokenizer import Decoder, Detokenizer
@@ -44,7 +45,7 @@ class CompletionLogProbs:
     there, but an entry.
     """
 
-    def __init__(self, tokens: CompletionTokens, *, start: int, context: list[int]) -> None:
+    def __init__(self, tokens: CompletionTokens, *, start: int, context: Sequence[int]) -> None:
         """
         Args:
             start: characters of the text before the first generated token (an echoed prompt).

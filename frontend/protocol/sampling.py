@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.parse import check_range
 from frontend.types import SamplingParams
 
-MAX_STOP_STRINGS = 4  # OpenAI's limit
 MAX_INT32 = 2**31 - 1
 MAX_TOKEN_DIGITS = 10
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given: the neutral value."""
+
+    min_max_tokens: ClassVar[int] = 1
+    max_stop_strings: ClassVar[int] = 4  # OpenAI's limit
 
     model: str | None = None
     max_tokens: int | None = None
@@ -37,7 +41,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: names the field.
         """
-        check_range("max_tokens", self.max_tokens, 1, MAX_INT32)
+        check_range("max_tokens", self.max_tokens, self.min_max_tokens, MAX_INT32)
         check_range("temperature", self.temperature, 0, 2)
         check_range("top_p", self.top_p, 0, 1)
         check_range("top_k", self.top_k, -1, MAX_INT32)
@@ -48,8 +52,8 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         check_range("min_tokens", self.min_tokens, 0, MAX_INT32)
         check_range("seed", self.seed, -(2**63), 2**64 - 1)
         stop = self.stop_strings()
-        if len(stop) > MAX_STOP_STRINGS:
-            raise InvalidParameter("stop", "too_many", count=len(stop), maximum=MAX_STOP_STRINGS)
+        if (count := len(stop)) > (maximum := self.max_stop_strings):
+            raise InvalidParameter("stop", "too_many", count=count, maximum=maximum)
         if "" in stop:
             raise InvalidParameter("stop", "empty")
 

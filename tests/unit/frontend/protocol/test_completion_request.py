@@ -97,7 +97,7 @@ def test_a_prompt_is_texts_or_token_ids(given: object, inputs: list[Input]) -> N
         ({"prompt": ["a", 1]}, "prompt", "wrong_type"),
         ({"prompt": [[1], "a"]}, "prompt", "wrong_type"),
         ({"prompt": {"a": 1}}, "prompt", "wrong_type"),
-        ({"prompt": [1.5]}, "prompt[]", "wrong_type"),
+        ({"prompt": [1.5]}, "prompt[0]", "wrong_type"),
         ({"prompt": ["a"] * 257}, "prompt", "too_many"),
         ({"prompt": ["a"] * 33, "n": 32}, "prompt", "too_many"),
         ({"prompt": ["a"] * 9, "n": 1, "best_of": 128}, "prompt", "too_many"),
