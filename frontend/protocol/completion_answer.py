@@ -100,8 +100,9 @@ class PromptCandidates:
 
     def _begin(self, sequence_index: int, piece: Candidate) -> CompletionLogProbs:
         prompt = self._prompt
+        start = len(prompt.text) if self._options.echoes else 0
         log_probs = self._log_probs[sequence_index] = CompletionLogProbs(
-            self._tokens, start=len(prompt.text), context=prompt.context
+            self._tokens, start=start, context=prompt.context
         )
         if self._options.echoes:
             piece.text = prompt.text

@@ -78,7 +78,7 @@ class CompletionLogProbs:
             top_log_probs: of the second token and on.
         """
         tops = [[], *(top_log_probs or [[]] * (len(token_ids) - 1))]
-        encoded = self._encode(token_ids, log_probs, tops, offsets)
+        encoded = self._encode(token_ids, log_probs, tops, list(offsets))
         encoded["token_logprobs"][0] = encoded["top_logprobs"][0] = None
         return encoded
 
