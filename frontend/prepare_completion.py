@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from frontend import guides
 from frontend.catalog import Catalog
 from frontend.engine import Engine
 from frontend.errors import InvalidParameter
@@ -22,7 +23,7 @@ from frontend.protocol.inputs import Input, input_param
 from frontend.protocol.parse import check_range
 from frontend.text.detokenizer import Detokenizer, MarkupDecoder
 from frontend.text.tokenizer import TextTokenizer
-from frontend.types import GenerationRequest
+from frontend.types import GenerationRequest, Guide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +47,19 @@ async def prepare_completion(
         ModelNotFound, ModelNotLoaded, EngineUnavailable: nothing can serve it now.
     """
     body.check()
-    body.guide()
+    guided = body.guided()
     model = await text_model(body.model, catalog=catalog, engine=engine)
+    if guided is not None:
+        param, guide = guided
+        await guides.check(guide, model.loaded, param=param, text_param=param)
     inputs = _inputs(body, model)
     num_chars = sum(len(one) for one in inputs if isinstance(one, str))
     prompts = await off_loop(num_chars, lambda: _prompts(body, model, inputs))
     return PreparedCompletion(
-        requests=[_prepared(body, model, index, prompt) for index, prompt in enumerate(prompts)],
+        requests=[
+            _prepared(body, model, index, prompt, guide=guided[1] if guided else None)
+            for index, prompt in enumerate(prompts)
+        ],
         prompts=prompts,
     )
 
@@ -113,7 +120,12 @@ def _token_prompt(
 
 
 def _prepared(
-    body: CompletionRequest, model: TextModel, index: int, prompt: CompletionPrompt
+    body: CompletionRequest,
+    model: TextModel,
+    index: int,
+    prompt: CompletionPrompt,
+    *,
+    guide: Guide | None,
 ) -> PreparedRequest:
     generation = new_generation(
         body,
@@ -123,9 +135,7 @@ def _prepared(
         max_new_tokens=body.max_new_tokens,
         id_prefix="cmpl-",
     )
-    generation = with_extras(
-        generation, body, model, num_log_probs=body.num_log_probs, guide=body.guide()
-    )
+    generation = with_extras(generation, body, model, num_log_probs=body.num_log_probs, guide=guide)
     generation = replace(
         _showing_end(generation),
         num_sequences=body.num_candidates,

@@ -100,8 +100,8 @@ class CompletionRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    def guide(self) -> Guide | None:
-        """What each completion must match.
+    def guided(self) -> tuple[str, Guide] | None:
+        """What each completion must match, and the field that says so.
 
         Raises:
             InvalidParameter: names the field.
@@ -110,5 +110,4 @@ class CompletionRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         response = self.response_format.guide() if self.response_format else None
         if response is not None:
             guides.insert(0, ("response_format", response))
-        found = only_guide(guides)
-        return found[1] if found else None
+        return only_guide(guides)

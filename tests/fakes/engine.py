@@ -26,7 +26,7 @@ from frontend.types import (
     TokenLogProb,
 )
 
-ALL_TENSORS = frozenset({"input_ids", "request_output_len", "min_p"})
+ALL_TENSORS = frozenset({"input_ids", "request_output_len", "min_p", "guided_decoding_guide"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

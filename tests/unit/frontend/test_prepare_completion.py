@@ -188,6 +188,12 @@ async def test_bad_fields_are_told_before_the_engine_is_asked(stack: Stack) -> N
         await stack.prepare(guided_json="{")
 
 
+async def test_a_guide_that_no_engine_could_follow_is_named(stack: Stack) -> None:
+    with pytest.raises(InvalidParameter) as caught:
+        await stack.prepare(guided_regex="(")
+    assert (caught.value.param, caught.value.key) == ("guided_regex", "invalid_guide")
+
+
 async def test_the_engines_input_limit_counts(stack: Stack) -> None:
     model = stack.engine.models["tiny"]
     limits = replace(model.limits, max_input_len=4)

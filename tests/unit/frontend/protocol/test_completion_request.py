@@ -128,7 +128,7 @@ def test_a_prompt_is_texts_or_token_ids(given: object, inputs: list[Input]) -> N
 )
 def test_what_is_wrong_is_named(fields: dict[str, object], param: str, key: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
-        parsed(**fields).guide()
+        parsed(**fields).guided()
     assert (caught.value.param, caught.value.key) == (param, key)
 
 
@@ -136,7 +136,7 @@ def test_what_was_not_given_has_openais_defaults() -> None:
     body = parsed()
     assert (body.max_new_tokens, body.num_choices, body.num_candidates) == (16, 1, 1)
     assert (body.num_log_probs, body.needs_prompt_log_probs) == (None, False)
-    assert body.guide() is None
+    assert body.guided() is None
 
 
 def test_candidates_are_chosen_by_their_log_probs() -> None:
@@ -178,4 +178,6 @@ def test_a_guide_may_come_in_every_spelling() -> None:
             }
         },
     ):
-        assert parsed(**fields).guide() == Guide(type=GuideType.JSON_SCHEMA, text=schema)
+        guided = parsed(**fields).guided()
+        assert guided is not None
+        assert guided[1] == Guide(type=GuideType.JSON_SCHEMA, text=schema)
