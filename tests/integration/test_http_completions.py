@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_type_hints
 
 import openai
 import pytest
+from openai.types.completion_create_params import (
+    CompletionCreateParamsBase,
+    CompletionCreateParamsStreaming,
+)
 
 from frontend.errors import EngineUnavailable, ServingError
 from frontend.types import FinishReason, GenerationRequest
@@ -184,6 +188,63 @@ def failing(request: GenerationRequest) -> Script:
     if request.prompt_token_ids == ids_of("b"):
         return Script(steps=[Step(token_ids=[70]), Step(error=EngineUnavailable(), after_s=0.1)])
     return Script(steps=[*one_token_a_step(ids_of("long"), every_s=0.01), Step(after_s=60)])
+
+
+# What each documented field does to an engine's request or to the answer; those that the model
+# cannot do are refused.
+EFFECTS: dict[str, tuple[dict[str, Any], Callable[[GenerationRequest, Any], bool] | None]] = {
+    "model": ({"model": "tiny"}, lambda got, body: got.model == body["model"] == "tiny"),
+    "prompt": ({}, lambda got, body: got.prompt_token_ids == ids_of("ab")),
+    "best_of": ({"best_of": 3}, lambda got, body: got.num_sequences == 3),
+    "echo": ({"echo": True}, lambda got, body: body["choices"][0]["text"] == "abAB"),
+    "frequency_penalty": (
+        {"frequency_penalty": 0.5},
+        lambda got, body: got.sampling.frequency_penalty == 0.5,
+    ),
+    "logit_bias": (
+        {"logit_bias": {"5": -9}},
+        lambda got, body: got.sampling.logit_bias == {5: -9},
+    ),
+    "logprobs": (
+        {"logprobs": 5},
+        lambda got, body: len(body["choices"][0]["logprobs"]["top_logprobs"][0]) == 5,
+    ),
+    "max_tokens": ({"max_tokens": 1}, lambda got, body: body["choices"][0]["text"] == "A"),
+    "n": ({"n": 2}, lambda got, body: len(body["choices"]) == 2),
+    "presence_penalty": (
+        {"presence_penalty": 0.5},
+        lambda got, body: got.sampling.presence_penalty == 0.5,
+    ),
+    "seed": ({"seed": 11}, lambda got, body: got.sampling.seed == 11),
+    "stop": ({"stop": "B"}, lambda got, body: body["choices"][0]["text"] == "A"),
+    "stream": ({"stream": True}, lambda got, body: body[-1] == "[DONE]"),
+    "stream_options": (
+        {"stream": True, "stream_options": {"include_usage": True}},
+        lambda got, body: body[-2]["usage"]["total_tokens"] == 4,
+    ),
+    "suffix": ({"suffix": "end"}, None),
+    "temperature": ({"temperature": 0.3}, lambda got, body: got.sampling.temperature == 0.3),
+    "top_p": ({"top_p": 0.9}, lambda got, body: got.sampling.top_p == 0.9),
+    "user": ({"user": "me"}, lambda got, body: body["choices"][0]["text"] == "AB"),
+}
+
+
+def test_the_table_of_effects_has_every_documented_field() -> None:
+    bases = (CompletionCreateParamsBase, CompletionCreateParamsStreaming)
+    assert EFFECTS.keys() == {name for base in bases for name in get_type_hints(base)}
+
+
+@pytest.mark.parametrize("field", EFFECTS)
+def test_a_documented_field_works_or_is_refused_by_its_name(
+    post: Callable[..., Answer], ask: Ask, engine: FakeEngine, field: str
+) -> None:
+    fields, has_worked = EFFECTS[field]
+    if has_worked is None:
+        answer = post(PATH, prompt="ab", **fields)
+        assert (answer.status, answer.json["error"]["param"]) == (400, field)
+        return
+    body = ask(**fields)
+    assert has_worked(engine.streams[0].request, body)
 
 
 def test_a_failure_of_one_prompt_is_the_streams_last_event_and_ends_the_others(
