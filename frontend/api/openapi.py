@@ -69,7 +69,8 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.parameters
-        ],
+        ]
+        + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query],
         "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
     }
     if route.body is not None:

@@ -48,9 +48,7 @@ def shown_as(*types: type[msgspec.Struct]) -> Meta:
 
 SHOWN_AS = "x-shown-as"
 NOT_EMPTY = Meta(extra_json_schema={"minLength": 1})  # of a text
-Refused = Annotated[
-    Any, Meta(extra_json_schema={"type": "null"})
-]  # unless null
+Refused = Annotated[Any, Meta(extra_json_schema={"type": "null"})]  # unless null
 
 
 def check_limits(struct: msgspec.Struct, path: str = "") -> None:
