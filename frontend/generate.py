@@ -70,6 +70,7 @@ class SequenceText:
             text=text,
             num_tokens=num_tokens,
             finish_reason=reason,
+            stop_string=self._stop_matcher.matched,
             sequence_index=chunk.sequence_index,
             token_ids=chunk.token_ids,
             log_probs=chunk.log_probs,

@@ -168,4 +168,24 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The engine stopped this request with an error: {reason}",
         "引擎因错误终止了此请求：{reason}",
     ),
+    "unknown_tool_use": (
+        "'{param}' is {value}, but no tool_use block before it has this id.",
+        "参数 '{param}' 为 {value}，但此前没有具有该 id 的 tool_use 块",
+    ),
+    "custom_tools_only": (
+        "'{param}' is {value}, but this server runs no tools itself: give your own (custom) tools.",
+        "参数 '{param}' 为 {value}，但本服务器不运行任何工具，只支持自定义（custom）工具",
+    ),
+    "model_does_not_think": (
+        "'{param}' cannot be enabled: this model does not think before it answers.",
+        "参数 '{param}' 不能为 enabled：此模型没有思考过程",
+    ),
+    "model_always_thinks": (
+        "'{param}' cannot be disabled: this model always thinks before it answers.",
+        "参数 '{param}' 不能为 disabled：此模型总是先思考再回答",
+    ),
+    "model_has_no_efforts": (
+        "'{param}' is not supported by this model: its thinking has no levels.",
+        "此模型不支持参数 '{param}'：其思考过程没有强度级别",
+    ),
 }

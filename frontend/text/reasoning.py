@@ -5,6 +5,7 @@ Knows nothing about tool calls but the markers that end a thought which the mode
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Protocol
@@ -13,6 +14,8 @@ from frontend.text.tool_parsers import deepseek, harmony
 from frontend.text.tool_parsers.scanner import Reading, Scanner
 
 THINK, THINK_END = "<think>", "</think>"
+# Variables that chat templates read; not a message's key, a text or an attribute of that name.
+_SWITCH = re.compile(r"(?<![\w.'\"<])(?:enable_thinking|thinking)(?![\w'\">])")
 
 
 class ReasonedText(NamedTuple):
@@ -237,3 +240,10 @@ def detect_reasoning(chat_template: str) -> str | None:
     if "<arg_key>" in chat_template:
         return "glm45"
     return "qwen3" if "<tool_call>" in chat_template else "deepseek_r1"
+
+
+def has_thinking_switch(chat_template: str) -> bool:
+    """Whether the variable `enable_thinking` (Qwen3, GLM-4.5) or `thinking` (DeepSeek-V3.1,
+    Granite) turns the thinking on and off."""
+    code = "".join(re.findall(r"{[%{].*?[%}]}", chat_template, re.DOTALL))
+    return _SWITCH.search(code) is not None
