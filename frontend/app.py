@@ -16,6 +16,7 @@ from sanic import HTTPResponse, Request, Sanic
 from sanic.config import Config
 from sanic.http import Http
 
+from frontend.api.anthropic import count_message_tokens, create_message
 from frontend.api.chat import create_chat_completion
 from frontend.api.embeddings import create_embedding
 from frontend.api.errors import install_error_handlers
@@ -53,6 +54,8 @@ ROUTES: tuple[tuple[str, str, Handler, bool], ...] = (
     ("POST", "/api/v1/models/<model_name>/load", load_model, True),
     ("POST", "/api/v1/models/<model_name>/unload", unload_model, True),
     ("POST", "/v1/chat/completions", create_chat_completion, True),
+    ("POST", "/v1/messages", create_message, True),
+    ("POST", "/v1/messages/count_tokens", count_message_tokens, True),
     ("POST", "/v1/embeddings", create_embedding, True),
     ("GET", "/v1/models", list_openai_models, False),
     ("GET", "/v1/models/<model_name>", get_openai_model, False),
@@ -148,4 +151,6 @@ async def _begin(request: Request) -> None:
 
 
 async def _end(request: Request, response: HTTPResponse) -> None:
-    response.headers["x-request-id"] = getattr(request.ctx, "request_id", "")
+    request_id = getattr(request.ctx, "request_id", "")
+    response.headers["x-request-id"] = request_id
+    response.headers["request-id"] = request_id  # where Anthropic's SDKs look for it

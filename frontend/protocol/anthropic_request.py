@@ -6,7 +6,7 @@ fields, which it does not name any more, from Anthropic's API reference.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,6 +29,12 @@ from frontend.text.reasoning import detect_reasoning, has_thinking_switch
 MAX_STOP_SEQUENCES = 64
 MIN_THINKING_TOKENS = 1024  # Anthropic's limit
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+class TranslatedRequest(ChatRequest, kw_only=True, forbid_unknown_fields=True):
+    """A request for chat completions, but for OpenAI's limits."""
+
+    MAX_STOP_STRINGS: ClassVar[int] = MAX_STOP_SEQUENCES
 
 
 class Thinking(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -148,7 +154,7 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         choice = self.tool_choice
         output = self.output_config or OutputConfig()
         is_continued = self.messages[-1].role == "assistant"
-        return ChatRequest(
+        return TranslatedRequest(
             model=self.model,
             messages=chat_messages(self.system, self.messages),
             continue_final_message=is_continued,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.parse import check_range
 from frontend.types import SamplingParams
 
-MAX_STOP_STRINGS = 4  # OpenAI's limit
 MAX_INT32 = 2**31 - 1
 MAX_TOKEN_DIGITS = 10
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given: the neutral value."""
+
+    MAX_STOP_STRINGS: ClassVar[int] = 4  # OpenAI's limit
 
     model: str | None = None
     max_tokens: int | None = None
@@ -48,8 +51,9 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         check_range("min_tokens", self.min_tokens, 0, MAX_INT32)
         check_range("seed", self.seed, -(2**63), 2**64 - 1)
         stop = self.stop_strings()
-        if len(stop) > MAX_STOP_STRINGS:
-            raise InvalidParameter("stop", "too_many", count=len(stop), maximum=MAX_STOP_STRINGS)
+        if (count := len(stop)) > self.MAX_STOP_STRINGS:
+            maximum = self.MAX_STOP_STRINGS
+            raise InvalidParameter("stop", "too_many", count=count, maximum=maximum)
         if "" in stop:
             raise InvalidParameter("stop", "empty")
 

@@ -243,7 +243,9 @@ def detect_reasoning(chat_template: str) -> str | None:
 
 
 def has_thinking_switch(chat_template: str) -> bool:
-    """Whether the variable `enable_thinking` (Qwen3, GLM-4.5) or `thinking` (DeepSeek-V3.1,
-    Granite) turns the thinking on and off."""
+    """Whether a variable turns the thinking on and off.
+
+    It is `enable_thinking` for Qwen3 and GLM-4.5, `thinking` for DeepSeek-V3.1 and Granite.
+    """
     code = "".join(re.findall(r"{[%{].*?[%}]}", chat_template, re.DOTALL))
     return _SWITCH.search(code) is not None
