@@ -162,6 +162,7 @@ class ParsedSequence(SequenceText):
             num_tokens=num_tokens,
             num_reasoning_tokens=num_reasoning_tokens,
             finish_reason=reason,
+            stop_string=self._stop_matcher.matched,
             sequence_index=chunk.sequence_index,
             token_ids=chunk.token_ids,
             log_probs=chunk.log_probs,

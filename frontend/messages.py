@@ -216,8 +216,4 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' cannot be disabled: this model always thinks before it answers.",
         "参数 '{param}' 不能为 disabled：此模型总是先思考再回答",
     ),
-    "model_has_no_efforts": (
-        "'{param}' is not supported by this model: its thinking has no levels.",
-        "此模型不支持参数 '{param}'：其思考过程没有强度级别",
-    ),
 }

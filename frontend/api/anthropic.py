@@ -9,23 +9,18 @@ from sanic import HTTPResponse, Request
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.api.sse import send_events
-from frontend.context import context_of
+from frontend.context import Context, context_of
+from frontend.errors import ContextLengthExceeded
 from frontend.generate import generate
-from frontend.prepare import prepare_chat
+from frontend.prepare import PreparedRequest, prepare_chat, text_model
 from frontend.protocol.anthropic_answer import PING, MessageEncoder
-from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
+from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest, PromptRequest
 
 
 async def create_message(request: Request) -> HTTPResponse | None:
     context = context_of(request)
     body = read_body(request, MessagesRequest)
-    prepared = await prepare_chat(
-        body.chat_request(),
-        catalog=context.catalog,
-        engine=context.engine,
-        id_prefix="msg_",
-    )
-    body.check_model(prepared.tokenizer.chat_template)
+    prepared = await _prepare(context, body)
     generation = prepared.generation
     encoder = MessageEncoder(
         request_id=generation.request_id,
@@ -47,10 +42,23 @@ async def create_message(request: Request) -> HTTPResponse | None:
 
 
 async def count_message_tokens(request: Request) -> HTTPResponse:
-    context = context_of(request)
     body = read_body(request, CountTokensRequest)
-    prepared = await prepare_chat(
-        body.chat_request(), catalog=context.catalog, engine=context.engine
+    return json_response({"input_tokens": await _num_prompt_tokens(context_of(request), body)})
+
+
+async def _prepare(context: Context, body: PromptRequest) -> PreparedRequest:
+    chat = body.chat_request()
+    model = await text_model(body.model, catalog=context.catalog, engine=context.engine)
+    body.check_model(model.tokenizer.chat_template)
+    return await prepare_chat(
+        chat, catalog=context.catalog, engine=context.engine, id_prefix="msg_"
     )
-    body.check_model(prepared.tokenizer.chat_template)
-    return json_response({"input_tokens": len(prepared.generation.prompt_token_ids)})
+
+
+async def _num_prompt_tokens(context: Context, body: PromptRequest) -> int:
+    """Exactly those of the prompt, also of one that the model's context has no room for."""
+    try:
+        prepared = await _prepare(context, body)
+    except ContextLengthExceeded as exc:
+        return int(str(exc.values["num_tokens"]))
+    return len(prepared.generation.prompt_token_ids)

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from frontend.errors import ServerOverloaded, ServingError
-from frontend.messages import Language
+from frontend.messages import Language, render
 from frontend.types import FinishReason, TextChunk, ToolCallDelta
 
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
@@ -34,6 +34,12 @@ _STOP_REASONS = {
     FinishReason.LENGTH: "max_tokens",
     FinishReason.TOOL_CALLS: "tool_use",
 }
+# Chat's fields, in errors of what comes behind the translation, and ours.
+_PARAMS = {
+    "max_completion_tokens": "max_tokens",
+    "response_format": "output_config.format.schema",
+    "stop": "stop_sequences",
+}
 _MARK = "\0"
 
 
@@ -48,9 +54,10 @@ def anthropic_status(exc: ServingError) -> int:
 
 def anthropic_error(exc: ServingError, language: Language, request_id: str) -> dict[str, Any]:
     kind = _ERROR_TYPES.get(anthropic_status(exc), "api_error")
+    values = {**exc.values, "param": _PARAMS.get(exc.param or "", exc.param)}
     return {
         "type": "error",
-        "error": {"type": kind, "message": exc.message(language)},
+        "error": {"type": kind, "message": render(exc.key, language, values)},
         "request_id": request_id,
     }
 
@@ -121,12 +128,12 @@ class MessageEncoder:
             self._end = self._ending(chunk.finish_reason, chunk.stop_string)
 
     def _ending(self, reason: FinishReason, stop_string: str | None) -> dict[str, Any]:
+        if reason is FinishReason.STOP and stop_string is not None:
+            return {"stop_reason": "stop_sequence", "stop_sequence": stop_string}
         stop_reason = _STOP_REASONS[reason]
-        if stop_string is not None:
-            stop_reason = "stop_sequence"
-        elif reason is FinishReason.LENGTH and self._is_bound_by_context:
+        if reason is FinishReason.LENGTH and self._is_bound_by_context:
             stop_reason = "model_context_window_exceeded"
-        return {"stop_reason": stop_reason, "stop_sequence": stop_string}
+        return {"stop_reason": stop_reason, "stop_sequence": None}
 
     def _usage(self) -> dict[str, Any]:
         return {

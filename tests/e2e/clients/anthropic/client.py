@@ -183,9 +183,9 @@ def errors(client: anthropic.Anthropic, model: str, actor: str) -> dict[str, Any
         "overloaded": failure(model=actor, content="overload"),
         "broken": failure(model=actor, content="break at once"),
         "in_stream": mid_stream_error(client, actor),
-        "chinese": failure(
-            model="no-such-model", extra_headers={"Accept-Language": "zh-CN"}
-        )["message"],
+        "chinese": failure(model="no-such-model", extra_headers={"Accept-Language": "zh-CN"})[
+            "message"
+        ],
     }
 
 

@@ -10,16 +10,13 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NotRequired, Required, Union, get_args, get_origin
 
 import httpx2
 from anthropic.types.message_count_tokens_params import MessageCountTokensParams
 from anthropic.types.message_create_params import MessageCreateParamsStreaming
 from pydantic import BaseModel
 from typing_extensions import (
-    Annotated,
-    NotRequired,
-    Required,
     get_type_hints,
     is_typeddict,
 )
@@ -40,9 +37,7 @@ def inner(hint: Any) -> Any:
 
 def is_required(shape: Any, field: str) -> bool:
     hint = get_type_hints(shape, include_extras=True)[field]
-    return get_origin(hint) is Required or (
-        shape.__total__ and get_origin(hint) is not NotRequired
-    )
+    return get_origin(hint) is Required or (shape.__total__ and get_origin(hint) is not NotRequired)
 
 
 def simplest(hint: Any, field: str = "") -> Any:

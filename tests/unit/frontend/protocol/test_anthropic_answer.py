@@ -205,6 +205,12 @@ def test_errors_have_anthropics_types(error: ServingError, status: int, kind: st
     }
 
 
+def test_errors_name_the_fields_of_this_surface() -> None:
+    error = InvalidParameter("response_format", "engine_refused", reason="x")
+    message = anthropic_error(error, Language.EN, "r1")["error"]["message"]
+    assert message.startswith("'output_config.format.schema' ")
+
+
 def test_a_ping_is_an_event() -> None:
     assert message_event({"type": "ping"}) == PING
     assert orjson.loads(PING.partition(b"data: ")[2]) == {"type": "ping"}

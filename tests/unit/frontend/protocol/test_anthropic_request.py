@@ -22,6 +22,7 @@ TOOL = {"name": "look", "input_schema": {"type": "object"}}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "天"}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "blue"}
 CALLED = [USER, {"role": "assistant", "content": [CALL]}]
+THINKING = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
 QWEN = "{%- if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
 ALWAYS = "{{ '<think>' }}"
 
@@ -304,9 +305,9 @@ def test_effort_and_output_format_are_those_of_chat() -> None:
     output = {"effort": "max", "format": {"type": "json_schema", "schema": schema}}
     request = translate(output_config=output)
     assert request.reasoning_effort == "xhigh"
-    guide = request.guide()
-    assert guide is not None
-    assert json.loads(guide.text) == schema
+    guided = request.guided(request.tool_use())
+    assert guided is not None
+    assert json.loads(guided[1].text) == schema
 
 
 @pytest.mark.parametrize(
@@ -366,6 +367,19 @@ def test_fields_that_change_nothing_here_are_accepted(fields: dict[str, Any]) ->
             "thinking.display",
             "not_supported",
         ),
+        (
+            {**THINKING, "tools": [TOOL], "tool_choice": {"type": "any"}},
+            "tool_choice.type",
+            "conflict",
+        ),
+        (
+            {
+                **THINKING,
+                "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            },
+            "output_config.format",
+            "conflict",
+        ),
         ({"output_config": {"effort": "none"}}, "output_config.effort", "not_one_of"),
         (
             {"output_config": {"format": {"type": "text", "schema": {}}}},
@@ -401,7 +415,7 @@ def test_required_fields_are_required(field: str) -> None:
 )
 def test_thinking_turns_the_templates_switch(thinking: Any, is_on: bool) -> None:
     request = translate(thinking=thinking, max_tokens=4000)
-    variables = request.template_variables()
+    variables = request.template_variables(QWEN, reasons=True)
     assert variables["enable_thinking"] is variables["thinking"] is is_on
 
 
