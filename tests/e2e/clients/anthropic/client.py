@@ -22,6 +22,7 @@ WEATHER: ToolParam = {
         "type": "object",
         "properties": {"city": {"type": "string"}},
         "required": ["city"],
+        "additionalProperties": False,
     },
 }
 
