@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from frontend.engine import Engine
+from frontend.engine import TokenSource
 from frontend.errors import GenerationFailed
 from frontend.prepare import PreparedRequest
 from frontend.text.detokenizer import Decoder, Detokenizer
@@ -21,7 +21,9 @@ from frontend.types import (
 )
 
 
-async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[TextChunk, None]:
+async def generate(
+    prepared: PreparedRequest, engine: TokenSource
+) -> AsyncGenerator[TextChunk, None]:
     """Yield the text of every sequence; the last chunk of each has its finish_reason.
 
     Leaving early, for a stop string or because the client has gone, cancels the engine's work.

@@ -10,11 +10,13 @@ from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.api.sse import send_events
 from frontend.context import Context, context_of
+from frontend.engine import TokenSource
 from frontend.errors import ContextLengthExceeded
 from frontend.generate import generate
 from frontend.prepare import PreparedRequest, prepare_chat, text_model
 from frontend.protocol.anthropic_answer import PING, MessageEncoder
 from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest, PromptRequest
+from frontend.thinking_budget import BudgetedThinking
 
 
 async def create_message(request: Request) -> HTTPResponse | None:
@@ -28,7 +30,10 @@ async def create_message(request: Request) -> HTTPResponse | None:
         num_prompt_tokens=len(generation.prompt_token_ids),
         is_bound_by_context=generation.max_new_tokens < body.max_tokens,
     )
-    chunks = generate(prepared, context.engine)
+    engine: TokenSource = context.engine
+    if body.thinking_budget is not None:
+        engine = BudgetedThinking(engine, prepared, budget=body.thinking_budget)
+    chunks = generate(prepared, engine)
     async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
         if not body.stream:
             return json_response(await encoder.encode(chunks))

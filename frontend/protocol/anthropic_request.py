@@ -24,7 +24,7 @@ from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.parse import check_choice, check_range
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import JsonSchemaFormat, ResponseFormat
-from frontend.text.reasoning import detect_reasoning, has_thinking_switch
+from frontend.text.reasoning import THINK_END, detect_reasoning, has_thinking_switch
 
 MAX_STOP_SEQUENCES = 64
 MIN_THINKING_TOKENS = 1024  # Anthropic's limit
@@ -80,6 +80,29 @@ class OutputConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             check_choice("output_config.format.type", self.format.type, ("json_schema",))
 
 
+class ContextEdit(msgspec.Struct, kw_only=True):
+    type: str
+    keep: Any = None
+
+
+class ContextManagement(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Of Anthropic's beta, which Claude Code sends; nothing is edited here."""
+
+    edits: list[ContextEdit] | None = None
+
+    def check(self) -> None:
+        """
+        Raises:
+            InvalidParameter: names the edit that would change something.
+        """
+        for i, edit in enumerate(self.edits or ()):
+            path = f"context_management.edits[{i}]"
+            if edit.type != "clear_thinking_20251015":
+                raise InvalidParameter(f"{path}.type", "not_supported")
+            if edit.keep not in ("all", {"type": "all"}):
+                raise InvalidParameter(f"{path}.keep", "not_supported")
+
+
 class Metadata(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """For the caller's own records."""
 
@@ -97,6 +120,7 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
     cache_control: CacheControl | None = None
+    context_management: ContextManagement | None = None
     speed: str | None = None
     user_profile_id: str | None = None
     workspace_id: str | None = None
@@ -116,6 +140,8 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             self.thinking.check(max_tokens)
         if self.output_config is not None:
             self.output_config.check()
+        if self.context_management is not None:
+            self.context_management.check()
         self._check_thinking_is_possible()
         if self.speed not in (None, "standard"):
             raise InvalidParameter("speed", "not_supported")
@@ -140,6 +166,8 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         wanted = self.thinking.type if self.thinking else None
         if wanted == "enabled" and not thinks:
             raise InvalidParameter("thinking.type", "model_does_not_think")
+        if wanted == "enabled" and THINK_END not in chat_template:
+            raise InvalidParameter("thinking.budget_tokens", "not_in_template")
         if wanted == "disabled" and thinks and not has_thinking_switch(chat_template):
             raise InvalidParameter("thinking.type", "model_always_thinks")
         effort = self.output_config.effort if self.output_config else None
@@ -201,6 +229,11 @@ class MessagesRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True):
     container: Any = None
     diagnostics: Any = None
     inference_geo: str | None = None
+
+    @property
+    def thinking_budget(self) -> int | None:
+        """The most tokens that thoughts may have; None: any number."""
+        return self.thinking.budget_tokens if self.thinking else None
 
     def check(self, *, max_tokens: int | None = None) -> None:
         super().check(max_tokens=self.max_tokens)

@@ -13,7 +13,7 @@ import msgspec
 from frontend.errors import InvalidParameter
 from frontend.protocol.anthropic_blocks import CacheControl
 from frontend.protocol.parse import check_choice
-from frontend.protocol.tools import FunctionDefinition, NamedFunction, NamedToolChoice, Tool
+from frontend.protocol.tools import FunctionDefinition, NamedFunction, Tool, ToolChoice
 
 CHOICES = {"auto": "auto", "any": "required", "none": "none", "tool": "named"}
 
@@ -80,7 +80,7 @@ class AnthropicToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tr
         elif self.name is not None:
             raise InvalidParameter("tool_choice.name", "only_with", other="type: tool")
 
-    def chat_choice(self) -> str | NamedToolChoice:
+    def chat_choice(self) -> str | ToolChoice:
         if self.type == "tool":
-            return NamedToolChoice(type="function", function=NamedFunction(name=self.name or ""))
+            return ToolChoice(type="function", function=NamedFunction(name=self.name or ""))
         return CHOICES[self.type]

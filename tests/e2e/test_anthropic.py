@@ -44,6 +44,8 @@ SCENARIOS = [
     Scenario(
         name="told not to think", match=["think hard", "</think>"], text="Forty-two.<|im_end|>"
     ),
+    Scenario(name="endless", match="think for ever", text="<think>\n" + "on and " * 700),
+    Scenario(name="ended", match=["think for ever", "</think>"], text="At last.<|im_end|>"),
     Scenario(name="call", match="the weather in Paris?", text=CALL, step_delay_ms=5),
     Scenario(name="answer", match="<|im_start|>tool\nsunny", text="It is sunny.<|im_end|>"),
     Scenario(name="busy", match="overload", text="", error="Exceeds maximum queue size"),
@@ -137,6 +139,15 @@ def test_thoughts_are_blocks_of_their_own(found: Any) -> None:
     assert {"thinking", "signature", "text"} <= set(thinking["kinds"])
     assert [block["type"] for block in thinking["without"]["content"]] == ["text"]
     assert thinking["again"] == "tool_use", "what was thought may be sent back"
+
+
+def test_thoughts_end_at_their_budget(found: Any) -> None:
+    thought, text = found["thinking"]["bounded"]["content"]
+    assert thought["thinking"].startswith("on and on")
+    assert text["text"] == "At last."
+    usage = found["thinking"]["bounded"]["usage"]
+    assert 1024 <= usage["output_tokens_details"]["thinking_tokens"] < 1034
+    assert found["thinking"]["bounded"]["stop_reason"] == "end_turn"
 
 
 def test_the_stop_sequence_is_named(found: Any) -> None:

@@ -126,8 +126,10 @@ def thinking(client: anthropic.Anthropic, model: str) -> dict[str, Any]:
         },
         tools=[WEATHER],
     )
+    endless: list[MessageParam] = [{"role": "user", "content": "think for ever"}]
     return {
         "plain": client.messages.create(**arguments).model_dump(),
+        "bounded": client.messages.create(**{**arguments, "messages": endless}).model_dump(),
         "streamed": final.model_dump(),
         "kinds": kinds,
         "without": client.messages.create(

@@ -24,7 +24,8 @@ RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "blue"}
 CALLED = [USER, {"role": "assistant", "content": [CALL]}]
 THINKING = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
 QWEN = "{%- if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
-ALWAYS = "{{ '<think>' }}"
+ALWAYS = "{{ '<think></think>' }}"
+HARMONY = "<|start|>assistant<|channel|>"
 
 
 def parse(**fields: Any) -> MessagesRequest:
@@ -318,6 +319,7 @@ def test_effort_and_output_format_are_those_of_chat() -> None:
         {"service_tier": "standard_only"},
         {"speed": "standard"},
         {"cache_control": {"type": "ephemeral"}},
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}},
         {"container": None, "diagnostics": None, "inference_geo": None},
     ],
 )
@@ -343,6 +345,16 @@ def test_fields_that_change_nothing_here_are_accepted(fields: dict[str, Any]) ->
         ({"inference_geo": "us"}, "inference_geo", "not_supported"),
         ({"user_profile_id": "u"}, "user_profile_id", "not_supported"),
         ({"workspace_id": "w"}, "workspace_id", "not_supported"),
+        (
+            {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+            "context_management.edits[0].type",
+            "not_supported",
+        ),
+        (
+            {"context_management": {"edits": [{"type": "clear_thinking_20251015"}]}},
+            "context_management.edits[0].keep",
+            "not_supported",
+        ),
         ({"mcp_servers": []}, "mcp_servers", "unknown_field"),
         ({"cache_control": {"type": "x"}}, "cache_control.type", "wrong_type"),
         ({"thinking": {"type": "between_tools"}}, "thinking.type", "not_one_of"),
@@ -425,6 +437,12 @@ def test_thinking_turns_the_templates_switch(thinking: Any, is_on: bool) -> None
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, QWEN, None),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, ALWAYS, None),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "", "thinking.type"),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+            HARMONY,
+            "thinking.budget_tokens",
+        ),
+        ({"thinking": {"type": "adaptive"}}, HARMONY, None),
         ({"thinking": {"type": "disabled"}}, QWEN, None),
         ({"thinking": {"type": "disabled"}}, ALWAYS, "thinking.type"),
         ({"thinking": {"type": "disabled"}}, "", None),
