@@ -32,7 +32,7 @@ async def create_message(request: Request) -> HTTPResponse | None:
     )
     engine: TokenSource = context.engine
     if body.thinking_budget is not None:
-        engine = BudgetedThinking(engine, prepared, budget=body.thinking_budget)
+        engine = BudgetedThinking(engine, prepared.tokenizer, budget=body.thinking_budget)
     chunks = generate(prepared, engine)
     async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
         if not body.stream:

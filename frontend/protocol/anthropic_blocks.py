@@ -13,7 +13,7 @@ import msgspec
 import orjson
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.chat_request import ChatMessage
+from frontend.protocol.chat_messages import ChatMessage
 from frontend.protocol.parse import check_choice
 from frontend.protocol.tools import FunctionCall, ToolCall
 

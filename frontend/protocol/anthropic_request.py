@@ -142,7 +142,6 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             self.output_config.check()
         if self.context_management is not None:
             self.context_management.check()
-        self._check_thinking_is_possible()
         if self.speed not in (None, "standard"):
             raise InvalidParameter("speed", "not_supported")
         self._refuse("user_profile_id", "workspace_id")
@@ -173,15 +172,6 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         effort = self.output_config.effort if self.output_config else None
         if effort is not None and "reasoning_effort" not in chat_template:
             raise InvalidParameter("output_config.effort", "not_in_template")
-
-    def _check_thinking_is_possible(self) -> None:
-        """Where the answer's first token is bound to a schema, there is no room for thoughts."""
-        if self.thinking is None or self.thinking.type != "enabled":
-            return
-        if self.tool_choice is not None and self.tool_choice.type in ("any", "tool"):
-            raise InvalidParameter("tool_choice.type", "conflict", other="thinking")
-        if self.output_config is not None and self.output_config.format is not None:
-            raise InvalidParameter("output_config.format", "conflict", other="thinking")
 
     def _refuse(self, *fields: str) -> None:
         for field in fields:

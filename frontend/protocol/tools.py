@@ -77,10 +77,6 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
 
-    def callable_schemas(self) -> dict[str, dict[str, Any]]:
-        """Of the tools that may be called: none with choice "none"."""
-        return {} if self.choice == "none" else self.schemas()
-
     def forced_schema(self) -> dict[str, Any] | None:
         """What an answer that must be a call has to match; None where none is forced."""
         if self.choice == "required":

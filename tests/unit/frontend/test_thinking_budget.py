@@ -61,7 +61,7 @@ def prepared(prompt: str = STARTED, *, max_new_tokens: int = 1000) -> PreparedRe
 
 
 async def answer_of(engine: FakeEngine, request: PreparedRequest) -> list[TextChunk]:
-    source = BudgetedThinking(engine, request, budget=BUDGET)
+    source = BudgetedThinking(engine, TOKENIZER, budget=BUDGET)
     return [chunk async for chunk in generate(request, source)]
 
 
@@ -120,7 +120,7 @@ async def test_without_room_for_an_answer_the_length_is_the_reason() -> None:
 async def test_leaving_early_cancels_the_request_in_work() -> None:
     engine = engine_saying("abcdefghijklmnopq", "A long answer.")
     request = prepared()
-    source = BudgetedThinking(engine, request, budget=BUDGET)
+    source = BudgetedThinking(engine, TOKENIZER, budget=BUDGET)
     async with aclosing(generate(request, source)) as chunks:
         async for chunk in chunks:
             if chunk.text:

@@ -22,7 +22,6 @@ TOOL = {"name": "look", "input_schema": {"type": "object"}}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "天"}}
 RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "blue"}
 CALLED = [USER, {"role": "assistant", "content": [CALL]}]
-THINKING = {"max_tokens": 4000, "thinking": {"type": "enabled", "budget_tokens": 2000}}
 QWEN = "{%- if enable_thinking is defined and enable_thinking is false %}<think></think>{% endif %}"
 ALWAYS = "{{ '<think></think>' }}"
 HARMONY = "<|start|>assistant<|channel|>"
@@ -378,19 +377,6 @@ def test_fields_that_change_nothing_here_are_accepted(fields: dict[str, Any]) ->
             {"thinking": {"type": "adaptive", "display": "omitted"}},
             "thinking.display",
             "not_supported",
-        ),
-        (
-            {**THINKING, "tools": [TOOL], "tool_choice": {"type": "any"}},
-            "tool_choice.type",
-            "conflict",
-        ),
-        (
-            {
-                **THINKING,
-                "output_config": {"format": {"type": "json_schema", "schema": {}}},
-            },
-            "output_config.format",
-            "conflict",
         ),
         ({"output_config": {"effort": "none"}}, "output_config.effort", "not_one_of"),
         (
