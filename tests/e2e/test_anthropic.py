@@ -42,7 +42,10 @@ SCENARIOS = [
     Scenario(name="count", match="count", text="one two three four five six<|im_end|>"),
     Scenario(name="thought", match="think hard", text=f"{THOUGHT}Forty-two.<|im_end|>"),
     Scenario(
-        name="told not to think", match=["think hard", "</think>"], text="Forty-two.<|im_end|>"
+        name="thought enough",
+        match=["think hard", "</think>"],
+        text="Forty-two.<|im_end|>",
+        guided_text='{"city": "Paris"}<|im_end|>',
     ),
     Scenario(name="endless", match="think for ever", text="<think>\n" + "on and " * 700),
     Scenario(name="ended", match=["think for ever", "</think>"], text="At last.<|im_end|>"),
@@ -139,6 +142,13 @@ def test_thoughts_are_blocks_of_their_own(found: Any) -> None:
     assert {"thinking", "signature", "text"} <= set(thinking["kinds"])
     assert [block["type"] for block in thinking["without"]["content"]] == ["text"]
     assert thinking["again"] == "tool_use", "what was thought may be sent back"
+
+
+def test_a_forced_call_may_come_behind_thoughts(found: Any) -> None:
+    thought, call = found["thinking"]["forced"]["content"]
+    assert thought["thinking"] == "A hard one."
+    assert (call["name"], call["input"]) == ("get_weather", {"city": "Paris"})
+    assert found["thinking"]["forced"]["stop_reason"] == "tool_use"
 
 
 def test_thoughts_end_at_their_budget(found: Any) -> None:

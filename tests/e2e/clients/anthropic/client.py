@@ -129,6 +129,9 @@ def thinking(client: anthropic.Anthropic, model: str) -> dict[str, Any]:
     endless: list[MessageParam] = [{"role": "user", "content": "think for ever"}]
     return {
         "plain": client.messages.create(**arguments).model_dump(),
+        "forced": client.messages.create(
+            **arguments, tools=[WEATHER], tool_choice={"type": "tool", "name": "get_weather"}
+        ).model_dump(),
         "bounded": client.messages.create(**{**arguments, "messages": endless}).model_dump(),
         "streamed": final.model_dump(),
         "kinds": kinds,
