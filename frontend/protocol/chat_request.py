@@ -31,6 +31,15 @@ from frontend.types import Guide
 
 MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_TOP_LOG_PROBS = 20
+NOT_SUPPORTED = (
+    "audio",
+    "moderation",
+    "prediction",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "web_search_options",
+)
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
 # What the template is given by other fields, or by nobody.
 TEMPLATE_ARGUMENTS = frozenset(
     {
@@ -43,7 +52,7 @@ TEMPLATE_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
@@ -63,6 +72,13 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: str | None = None
     verbosity: str | None = None
     modalities: list[str] | None = None
+    # Refused, unless null.
+    audio: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    web_search_options: Any = None
     # For the caller's own records; they change nothing here.
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
@@ -83,6 +99,9 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         self._check_log_probs()
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
+        for param in NOT_SUPPORTED:
+            if getattr(self, param) is not None:
+                raise InvalidParameter(param, "not_supported")
         if self.store:
             raise InvalidParameter("store", "not_supported")
         if self.modalities not in (None, ["text"]):
@@ -90,7 +109,7 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         for param, value, choices in (
             ("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS),
             ("verbosity", self.verbosity, ("low", "medium", "high")),
-            ("service_tier", self.service_tier, ("auto", "default", "flex", "priority", "scale")),
+            ("service_tier", self.service_tier, SERVICE_TIERS),
         ):
             if value is not None:
                 check_choice(param, value, choices)
