@@ -5,12 +5,12 @@ Source: the `anthropic` SDK 2.12.0, MessageParam and ContentBlockParam.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
 import msgspec
-import orjson
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.chat_messages import ChatMessage
@@ -169,9 +169,7 @@ def _assistant_message(blocks: list[Block]) -> ChatMessage:
     calls = [
         ToolCall(
             id=block.id or "",
-            function=FunctionCall(
-                name=block.name or "", arguments=orjson.dumps(block.input).decode()
-            ),
+            function=FunctionCall(name=block.name or "", arguments=json.dumps(block.input)),
         )
         for block in blocks
         if block.type == "tool_use"

@@ -108,6 +108,11 @@ def test_tokens_are_counted_exactly(found: Any) -> None:
     assert final["output_tokens"] == usage["output_tokens"] > 0
 
 
+def test_models_are_listed(found: Any) -> None:
+    assert {MODEL, ACTOR} <= set(found["models"])
+    assert found["model"] == MODEL
+
+
 @pytest.mark.parametrize("way", ["tools", "streamed_tools"])
 def test_a_tool_call_goes_round(found: Any, way: str) -> None:
     call = found[way]["call"]

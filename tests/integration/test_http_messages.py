@@ -24,6 +24,52 @@ BODY: dict[str, Any] = {
     "messages": [{"role": "user", "content": "hi"}],
 }
 TOOL = {"name": "look", "input_schema": {"type": "object"}}
+FULL: dict[str, Any] = {
+    **BODY,
+    "messages": [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "s"},
+                {"type": "tool_use", "id": "t", "name": "look", "input": {"at": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "t",
+                    "content": [{"type": "text", "text": "blue"}],
+                    "is_error": True,
+                },
+                {"type": "text", "text": "and?", "cache_control": {"type": "ephemeral"}},
+            ],
+        },
+    ],
+    "system": [{"type": "text", "text": "be kind"}],
+    "tools": [
+        {
+            "name": "look",
+            "description": "Looks.",
+            "input_schema": {"type": "object", "properties": {"at": {"type": "integer"}}},
+        }
+    ],
+    "tool_choice": {"type": "auto"},
+    "thinking": {"type": "adaptive"},
+    "context_management": {"edits": []},
+    "metadata": {"user_id": "u"},
+    "stop_sequences": ["x"],
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "top_k": 1,
+    "service_tier": "auto",
+    "stream": False,
+}
+ODD: list[Any] = [None, True, -1, 10**30, 1e308, "", "x", "\ud800", "\0", "tool_use", [], [[]], {},
+                  {"a": 10**30}, {"type": "x"}, {"type": 5}, {"\ud800": 1},
+                  {"type": "object", "properties": None}]  # fmt: skip
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "天"}}\n</tool_call>'
 
 
@@ -40,6 +86,22 @@ def ask(client: RawClient, body: object = None, path: str = MESSAGES, **headers:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     client.send("POST", path, BODY if body is None else body, names)
     return client.receive()
+
+
+def places(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of each value within a JSON value."""
+    yield path
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from places(value[key], (*path, key))
+
+
+def with_value(whole: Any, path: tuple[str | int, ...], value: object) -> Any:
+    if not path:
+        return value
+    copy = whole.copy()
+    copy[path[0]] = with_value(whole[path[0]], path[1:], value)
+    return copy
 
 
 def events_of(body: bytes) -> list[dict[str, Any]]:
@@ -242,6 +304,26 @@ def test_an_engines_failure_keeps_its_status(
     answer = ask(client, {**BODY, "stream": is_stream})
     assert (answer.status, answer.json["error"]["type"]) == (status, kind)
     assert b"secret" not in answer.body
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"tool_choice": {"type": "any"}},
+        {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+    ],
+)
+def test_no_odd_value_in_any_place_breaks_the_server(
+    client: RawClient, engine: FakeEngine, change: dict[str, Any]
+) -> None:
+    engine.script = saying("{}")
+    body = {**FULL, **change}
+    assert ask(client, body).status == 200
+    for path in places(body):
+        for value in ODD:
+            answer = ask(client, json.dumps(with_value(body, path, value)).encode())
+            assert answer.status < 500, (path, value, answer.body)
 
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])

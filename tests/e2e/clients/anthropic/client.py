@@ -214,6 +214,8 @@ def main(base_url: str, model: str, actor: str) -> dict[str, Any]:
             "streamed": streamed(client, model),
             "asynchronous": asyncio.run(asynchronous(base_url, model)),
             "num_tokens": client.messages.count_tokens(model=model, messages=QUESTION).input_tokens,
+            "models": [one.id for one in client.models.list()],
+            "model": client.models.retrieve(model).id,
             "tools": tool_round_trip(client, actor, stream=False),
             "streamed_tools": tool_round_trip(client, actor, stream=True),
             "forced": forced(client, model),
