@@ -54,7 +54,8 @@ async def count_message_tokens(request: Request) -> HTTPResponse:
 async def _prepare(context: Context, body: PromptRequest) -> PreparedRequest:
     chat = body.chat_request()
     model = await text_model(body.model, catalog=context.catalog, engine=context.engine)
-    body.check_model(model.tokenizer.chat_template)
+    style = context.catalog.output_format(model.artefact)
+    body.check_model(model.tokenizer.chat_template, reasoning_parser=style.reasoning_parser)
     return await prepare_chat(
         chat, catalog=context.catalog, engine=context.engine, id_prefix="msg_"
     )

@@ -127,6 +127,9 @@ def check_messages(messages: Sequence[Message]) -> None:
                 raise InvalidParameter(
                     f"{path}.tool_use_id", "unknown_tool_use", value=block.tool_use_id
                 )
+    last = blocks_of(messages[-1].content)
+    if messages[-1].role == "assistant" and (not last or last[-1].type != "text"):
+        raise InvalidParameter(f"messages[{len(messages) - 1}].content", "not_continued")
 
 
 def chat_messages(

@@ -24,7 +24,7 @@ from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.parse import check_choice, check_range
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import JsonSchemaFormat, ResponseFormat
-from frontend.text.reasoning import THINK_END, detect_reasoning, has_thinking_switch
+from frontend.text.reasoning import THINK_PARSERS, has_thinking_switch
 
 MAX_STOP_SEQUENCES = 64
 MIN_THINKING_TOKENS = 1024  # Anthropic's limit
@@ -155,17 +155,20 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         self.check()
         return self._chat_request()
 
-    def check_model(self, chat_template: str) -> None:
+    def check_model(self, chat_template: str, *, reasoning_parser: str | None) -> None:
         """Refuse what the model of this template cannot do.
+
+        Args:
+            reasoning_parser: the name of what reads its thoughts; None: it does not think.
 
         Raises:
             InvalidParameter: names the field.
         """
-        thinks = detect_reasoning(chat_template) is not None
+        thinks = reasoning_parser is not None
         wanted = self.thinking.type if self.thinking else None
         if wanted == "enabled" and not thinks:
             raise InvalidParameter("thinking.type", "model_does_not_think")
-        if wanted == "enabled" and THINK_END not in chat_template:
+        if wanted == "enabled" and reasoning_parser not in THINK_PARSERS:
             raise InvalidParameter("thinking.budget_tokens", "not_in_template")
         if wanted == "disabled" and thinks and not has_thinking_switch(chat_template):
             raise InvalidParameter("thinking.type", "model_always_thinks")

@@ -218,6 +218,8 @@ REASONING_PARSERS: dict[str, Callable[[str], ReasoningParser]] = {
     "glm45": _think_parser("<tool_call>"),
     "gpt_oss": _harmony_parser,
 }
+# Those of models that think between <think> and </think>.
+THINK_PARSERS = REASONING_PARSERS.keys() - {"gpt_oss"}
 
 
 def reasoning_parser(name: str, prompt: str) -> ReasoningParser:

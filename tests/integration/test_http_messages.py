@@ -15,6 +15,7 @@ from frontend.settings import Settings
 from tests.fakes.engine import FakeEngine, FakeRepository, Script, Step, one_token_a_step
 from tests.fakes.server import Answer, RawClient, ServerThread
 from tests.fakes.tokenizers import byte_level_tokenizer
+from tests.golden_files import Golden
 
 TOKENIZER = byte_level_tokenizer()
 MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
@@ -269,10 +270,13 @@ def test_pings_keep_a_quiet_stream_alive(quick_pings: RawClient, engine: FakeEng
     assert "ping" in kinds[kinds.index("message_start") : -1]
 
 
-def test_an_error_in_mid_stream_is_its_last_event(client: RawClient, engine: FakeEngine) -> None:
+def test_an_error_in_mid_stream_is_its_last_event(
+    client: RawClient, engine: FakeEngine, golden: Golden
+) -> None:
     steps = one_token_a_step(ids_of("ab"))
     engine.script = Script(steps=[*steps, Step(error=ServerOverloaded(), after_s=0.05)])
-    answer = ask(client, {**BODY, "stream": True}, accept_language="zh")
+    answer = ask(client, {**BODY, "stream": True}, accept_language="zh", x_request_id="req_1")
+    golden.check("anthropic/error_in_mid_stream.sse", answer.body)
     *_, delta, error = events_of(answer.body)
     assert delta["delta"] == {"type": "text_delta", "text": "ab"}
     assert error == {

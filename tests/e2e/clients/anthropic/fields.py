@@ -114,6 +114,8 @@ def completed(body: dict[str, Any]) -> dict[str, Any]:
     if isinstance(blocks, list) and blocks[0].get("type") == "tool_result":
         call = {"type": "tool_use", "id": "x", "name": "x", "input": {}}
         body = {**body, "messages": [{"role": "assistant", "content": [call]}, *body["messages"]]}
+    if body["messages"][-1]["role"] == "assistant":  # else it would be continued
+        body = {**body, "messages": [*body["messages"], {"role": "user", "content": "go on"}]}
     return body
 
 

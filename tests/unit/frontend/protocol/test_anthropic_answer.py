@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -32,8 +31,8 @@ from frontend.protocol.anthropic_answer import (
     message_event,
 )
 from frontend.types import FinishReason, TextChunk, ToolCallDelta
+from tests.golden_files import Golden
 
-GOLDEN = Path(__file__).parents[3] / "golden" / "anthropic"
 STOP = FinishReason.STOP
 STREAMS: dict[str, list[TextChunk]] = {
     "plain": [
@@ -84,8 +83,8 @@ async def events_of(name: str) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_streams_are_the_golden_ones(name: str) -> None:
-    assert b"".join(await events_of(name)) == (GOLDEN / f"{name}.sse").read_bytes()
+async def test_streams_are_the_golden_ones(name: str, golden: Golden) -> None:
+    golden.check(f"anthropic/{name}.sse", b"".join(await events_of(name)))
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -16,6 +16,7 @@ from frontend.protocol.anthropic_request import (
 )
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.parse import parse_body
+from frontend.text.reasoning import detect_reasoning
 
 USER = {"role": "user", "content": "hi"}
 TOOL = {"name": "look", "input_schema": {"type": "object"}}
@@ -131,6 +132,12 @@ def test_a_final_assistant_message_is_continued() -> None:
     request = translate(messages=[USER, {"role": "assistant", "content": "Once"}])
     assert request.continue_final_message
     assert not request.add_generation_prompt
+
+
+@pytest.mark.parametrize("content", [[CALL], [text("x"), CALL], []])
+def test_only_a_text_can_be_continued(content: Any) -> None:
+    messages = [USER, {"role": "assistant", "content": content}]
+    assert refusal(messages=messages) == ("messages[1].content", "not_continued")
 
 
 @pytest.mark.parametrize(
@@ -444,10 +451,10 @@ def test_what_a_model_cannot_do_is_refused_by_name(
     request = parse(max_tokens=4000, **fields)
     request.chat_request()
     if refused is None:
-        request.check_model(template)
+        request.check_model(template, reasoning_parser=detect_reasoning(template))
         return
     with pytest.raises(InvalidParameter) as caught:
-        request.check_model(template)
+        request.check_model(template, reasoning_parser=detect_reasoning(template))
     assert caught.value.param == refused
 
 
