@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
 
@@ -42,11 +43,15 @@ class Settings:
     max_queue_size: int = 1024  # requests waiting in the CPU engine; more get 503
     num_threads: int = 0  # of the CPU engine; 0: one a core
 
+    request_chat_template: bool = False  # whether requests may bring a template of their own
+
     max_body_bytes: int = 16 * 2**20
     request_timeout_s: float = 600.0  # the longest silence of a response
     keep_alive_interval_s: float = 10.0  # between the SSE comments of a quiet stream
     drain_timeout_s: float = 30.0  # what running requests get when the server stops
+    cors_origins: str = ""  # of web pages that may use this server, comma between; "*": of all
     log_level: str = "info"
+    log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
@@ -60,6 +65,8 @@ class Settings:
         self._check("kv_cache_bytes", self.kv_cache_bytes >= 2**20, "must be at least 1 MiB")
         levels = ("debug", "info", "warning", "error")
         self._check("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
+        self._check("log_format", self.log_format in ("text", "json"), "must be text or json")
+        self._check("cors_origins", self._are_origins(), "must be * or URLs as https://example.com")
         self._check("model", bool(self.model.strip()), "must not be empty")
         self._check("num_threads", self.num_threads >= 0, "must be 0 or more")
         self._check("request_timeout_s", 1 <= self.request_timeout_s <= 86400, "must be 1 to 86400")
@@ -73,6 +80,19 @@ class Settings:
     def _check(self, name: str, is_good: bool, problem: str) -> None:
         if not is_good:
             raise SettingsError(f"setting {name!r} {problem}, not {getattr(self, name)!r}")
+
+    def _are_origins(self) -> bool:
+        """Whether they are what browsers send: a scheme, a host, no path."""
+        parts = [urlsplit(origin) for origin in self.allowed_origins - {"*"}]
+        return all(one.scheme and one.netloc and not one.path for one in parts)
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        return frozenset(one.strip() for one in self.cors_origins.split(",") if one.strip())
+
+    @property
+    def allows_any_origin(self) -> bool:
+        return "*" in self.allowed_origins
 
     @property
     def triton_address(self) -> str:
@@ -135,10 +155,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _has_type_of(name: str, value: object) -> bool:
     """Whether a TOML value is of a setting's type; nothing is rounded or made a text."""
-    if isinstance(value, bool):
-        return False
-    wanted = {int: (int,), float: (int, float)}.get(_TYPES[name], (str,))
-    return isinstance(value, wanted)
+    if isinstance(value, bool) or _TYPES[name] is _to_bool:
+        return isinstance(value, bool) and _TYPES[name] is _to_bool
+    wanted: dict[object, tuple[type, ...]] = {int: (int,), float: (int, float)}
+    return isinstance(value, wanted.get(_TYPES[name], (str,)))
 
 
 def _convert(name: str, value: str, source: str) -> object:
@@ -148,8 +168,26 @@ def _convert(name: str, value: str, source: str) -> object:
         raise SettingsError(f"{source}: {name} cannot be {value!r}") from exc
 
 
-def _converter(annotation: str) -> type[int | float | Path | str]:
-    return {"int": int, "float": float, "Path": Path}.get(annotation, str)
+def _to_bool(value: object) -> bool:
+    """Raises ValueError for a text that is neither yes nor no."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            str(value).strip().lower()
+        ]
+    except KeyError as exc:
+        raise ValueError(value) from exc
+
+
+def _converter(annotation: str) -> Callable[[Any], object]:
+    converters: dict[str, Callable[[Any], object]] = {
+        "int": int,
+        "float": float,
+        "Path": Path,
+        "bool": _to_bool,
+    }
+    return converters.get(annotation, str)
 
 
 _TYPES = {field.name: _converter(str(field.type)) for field in fields(Settings)}

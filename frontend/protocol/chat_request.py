@@ -6,16 +6,17 @@ Source: OpenAI's API description 2.3.0, CreateChatCompletionRequest; vLLM's extr
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.extras import ExtraFields, StreamOptions
-from frontend.protocol.parse import check_choice, check_range
+from frontend.protocol.limits import at_least, between, check_limits, entries, one_of
 from frontend.protocol.sampling import MAX_INT32
-from frontend.protocol.structured import ResponseFormat, only_guide
+from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
+    MAX_TOOLS,
     FunctionCall,
     FunctionDefinition,
     NamedFunction,
@@ -31,21 +32,21 @@ from frontend.types import Guide
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "audio_url")
-MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_TOP_LOG_PROBS = 20
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+SERVICE_TIERS = ("auto", "default", "flex", "priority", "scale")
 
 
 class ContentPart(msgspec.Struct, kw_only=True):
     """A part of a message; those that are no text are refused by name."""
 
-    type: str
+    type: Annotated[str, one_of(*TEXT_PARTS)]
     text: str | None = None
     refusal: str | None = None
 
 
 class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    role: str
+    role: Annotated[str, one_of(*ROLES)]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -62,25 +63,25 @@ class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], at_least(1)]
     stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Annotated[int, between(1, MAX_INT32)] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, between(0, MAX_TOP_LOG_PROBS)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
-    tool_choice: str | NamedToolChoice | None = None
+    tools: Annotated[list[Tool], entries(0, MAX_TOOLS)] | None = None
+    tool_choice: Annotated[str, one_of("none", "auto", "required")] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[FunctionDefinition] | None = None
-    function_call: str | NamedFunction | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-    modalities: list[str] | None = None
+    functions: Annotated[list[FunctionDefinition], entries(0, MAX_TOOLS)] | None = None
+    function_call: Annotated[str, one_of("none", "auto")] | NamedFunction | None = None
+    reasoning_effort: Annotated[str, one_of(*REASONING_EFFORTS)] | None = None
+    verbosity: Annotated[str, one_of("low", "medium", "high")] | None = None
+    modalities: list[Annotated[str, one_of("text")]] | None = None
     # For the caller's own records; they change nothing here.
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    service_tier: str | None = None
+    service_tier: Annotated[str, one_of(*SERVICE_TIERS)] | None = None
     store: bool | None = None
     # How the prompt is made.
     chat_template: str | None = None
@@ -91,35 +92,18 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         super().check()
-        check_range("max_completion_tokens", self.max_completion_tokens, 1, MAX_INT32)
-        check_range("n", self.n, 1, MAX_SEQUENCES)
-        self._check_log_probs()
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
         if self.store:
             raise InvalidParameter("store", "not_supported")
-        if self.modalities not in (None, ["text"]):
-            raise InvalidParameter("modalities", "not_supported")
-        for param, value, choices in (
-            ("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS),
-            ("verbosity", self.verbosity, ("low", "medium", "high")),
-            ("service_tier", self.service_tier, ("auto", "default", "flex", "priority", "scale")),
-        ):
-            if value is not None:
-                check_choice(param, value, choices)
-        if not self.messages:
-            raise InvalidParameter("messages", "empty")
         for i, message in enumerate(self.messages):
             _check_message(f"messages[{i}]", message)
         if self.continue_final_message and self.add_generation_prompt:
             raise InvalidParameter(
                 "continue_final_message", "conflict", other="add_generation_prompt"
             )
-
-    def _check_log_probs(self) -> None:
-        check_range("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOG_PROBS)
-        if self.top_logprobs and not self.logprobs:
-            raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
 
     @property
     def max_new_tokens(self) -> int | None:
@@ -133,46 +117,90 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def is_legacy_function(self) -> bool:
+        """Whether the answer has `function_call` in place of `tool_calls`."""
+        return bool(self.functions or self.function_call)
+
     def tool_use(self) -> ToolUse:
         """
         Raises:
             InvalidParameter: names the field.
         """
-        if self.functions or self.function_call:
+        if self.is_legacy_function:
             if self.tools or self.tool_choice:
                 raise InvalidParameter("functions", "conflict", other="tools")
             return function_use(self.functions, self.function_call)
         return tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
-    def guide(self) -> Guide | None:
-        """What the whole answer must match.
+    def guided(self, use: ToolUse) -> tuple[str, Guide] | None:
+        """What the whole answer must match, and the field that says so.
+
+        A call that `tool_choice` forces goes before `response_format`: there is no other answer.
 
         Raises:
             InvalidParameter: names the field.
         """
         guides = self.extra_guides()
         response = self.response_format.guide() if self.response_format else None
-        if response is not None:
+        if (forced := use.forced_schema()) is not None:
+            guides.insert(0, ("tool_choice", schema_guide(forced)))
+        elif response is not None:
             guides.insert(0, ("response_format", response))
-        found = only_guide(guides)
-        return found[1] if found else None
+        return only_guide(guides)
+
+    def num_chars(self) -> int:
+        """About how long the prompt is."""
+        return sum(len(_text(message.content)) for message in self.messages)
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether the prompt ends with the beginning of the assistant's turn."""
+        if self.add_generation_prompt is not None:
+            return self.add_generation_prompt
+        return not self.continue_final_message
+
+    def echoed_text(self) -> str:
+        """With `echo`, the last message's text if it is the assistant's: the answer begins so."""
+        last = self.messages[-1]
+        return _text(last.content) if self.echo and last.role == "assistant" else ""
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them: text content, `developer` as `system`."""
         return [_template_message(message) for message in self.messages]
 
-    def template_variables(self) -> dict[str, Any]:
-        """What the template gets besides messages and tools."""
-        variables = dict(self.chat_template_kwargs or {})
+    def template_variables(self, template: str, *, reasons: bool) -> dict[str, Any]:
+        """What the template gets besides messages and tools.
+
+        Args:
+            template: its text tells which variables it reads.
+            reasons: whether the model thinks before it answers.
+
+        Raises:
+            InvalidParameter: the template cannot follow a field.
+        """
+        variables: dict[str, Any] = {}
+        if self.verbosity is not None:
+            if "verbosity" not in template:
+                raise InvalidParameter("verbosity", "not_in_template")
+            variables["verbosity"] = self.verbosity
         if self.reasoning_effort is not None:
-            variables.setdefault("reasoning_effort", self.reasoning_effort)
-            if self.reasoning_effort == "none":
-                variables.setdefault("enable_thinking", False)
-        return variables
+            variables |= _effort(self.reasoning_effort, template, reasons=reasons)
+        return {**variables, **(self.chat_template_kwargs or {})}
+
+
+def _effort(effort: str, template: str, *, reasons: bool) -> dict[str, Any]:
+    if "reasoning_effort" in template:
+        return {"reasoning_effort": effort}
+    if "enable_thinking" in template:  # a switch, without degrees
+        return {"enable_thinking": effort != "none"}
+    if effort == "none" and not reasons:
+        return {}
+    raise InvalidParameter("reasoning_effort", "not_in_template")
 
 
 def _check_message(path: str, message: ChatMessage) -> None:
-    check_choice(f"{path}.role", message.role, ROLES)
+    check_limits(message, f"{path}.")
     has_calls = bool(message.tool_calls or message.function_call)
     if message.content is None and not (message.role == "assistant" and has_calls):
         raise InvalidParameter(f"{path}.content", "missing")
@@ -191,7 +219,7 @@ def _check_message(path: str, message: ChatMessage) -> None:
 def _check_part(path: str, part: ContentPart) -> None:
     if part.type in OTHER_PARTS:
         raise InvalidParameter(f"{path}.type", "not_a_text_part", value=part.type)
-    check_choice(f"{path}.type", part.type, TEXT_PARTS)
+    check_limits(part, f"{path}.")
     if part.text is None and part.refusal is None:
         raise InvalidParameter(f"{path}.text", "missing")
 

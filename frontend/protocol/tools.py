@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from frontend.errors import InvalidParameter
+from frontend.protocol.limits import NOT_EMPTY, check_limits, one_of
 from frontend.protocol.parse import check_choice
+from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
 MAX_TOOLS = 128  # OpenAI's limit
 
 
 class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: Annotated[str, NOT_EMPTY]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
 class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("function")]
     function: FunctionDefinition
 
 
@@ -56,10 +58,19 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     choice: str = "none"
     name: str | None = None
     parallel: bool = True
-    is_legacy: bool = False  # the answer has `function_call` in place of `tool_calls`
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
+
+    def callable_schemas(self) -> dict[str, dict[str, Any]]:
+        """Of the tools that may be called: none with choice "none"."""
+        return {} if self.choice == "none" else self.schemas()
+
+    def forced_schema(self) -> dict[str, Any] | None:
+        """What an answer that must be a call has to match; None where none is forced."""
+        if self.choice == "required":
+            return required_tools_schema(self.schemas(), parallel=self.parallel)
+        return named_tool_schema(self.schemas(), str(self.name)) if self.choice == "named" else None
 
     def template_tools(self) -> list[dict[str, Any]] | None:
         """The tools as chat templates take them; none when none may be called."""
@@ -80,11 +91,9 @@ def tool_use(
         InvalidParameter: names the field.
     """
     for i, tool in enumerate(tools or ()):
-        check_choice(f"tools[{i}].type", tool.type, ("function",))
+        check_limits(tool, f"tools[{i}].")
     functions = tuple(tool.function for tool in tools or ())
     _check_functions("tools", functions)
-    if isinstance(choice, str):
-        check_choice("tool_choice", choice, ("none", "auto", "required"))
     if choice is not None and choice != "none" and not functions:
         raise InvalidParameter("tool_choice", "only_with_tools")
     name = choice.function.name if isinstance(choice, NamedToolChoice) else None
@@ -104,21 +113,16 @@ def function_use(
     """Read the deprecated `functions` and `function_call`: one call at the most."""
     definitions = tuple(functions or ())
     _check_functions("functions", definitions)
-    if isinstance(call, str):
-        check_choice("function_call", call, ("none", "auto"))
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
     choice = "named" if name else str(call or ("auto" if definitions else "none"))
-    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False, is_legacy=True)
+    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False)
 
 
 def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:
-    if len(functions) > MAX_TOOLS:
-        raise InvalidParameter(param, "too_many", count=len(functions), maximum=MAX_TOOLS)
     names = [function.name for function in functions]
     for i, name in enumerate(names):
-        if not name:
-            raise InvalidParameter(f"{param}[{i}].name", "empty")
+        check_limits(functions[i], f"{param}[{i}].")
         if name in names[:i]:
             raise InvalidParameter(f"{param}[{i}].name", "duplicate", value=name)
 
