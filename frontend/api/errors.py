@@ -11,6 +11,7 @@ from sanic.exceptions import MethodNotAllowed as SanicMethodNotAllowed
 from sanic.exceptions import NotFound as SanicNotFound
 from sanic.exceptions import PayloadTooLarge, SanicException
 
+from frontend.api.lifecycle import record_of
 from frontend.context import context_of
 from frontend.errors import (
     BodyTooLarge,
@@ -23,6 +24,7 @@ from frontend.errors import (
 from frontend.messages import Language, preferred_language
 from frontend.protocol.anthropic_answer import anthropic_error, anthropic_status, message_event
 from frontend.protocol.wire import native_error, openai_error, sse_event
+from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +44,18 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
     is_anthropic = is_anthropic_surface(request)
     return HTTPResponse(
         orjson.dumps(error_body(request, error)),
-        status=anthropic_status(error) if is_anthropic else error.status,
+        status=anthropic_status(type(error)) if is_anthropic else error.status,
         headers=headers,
         content_type="application/json",
     )
 
 
 def report(request: Request, exc: Exception) -> ServingError:
-    """Log an exception, and translate it for the client."""
+    """Translate an exception for the client; what is not expected goes to the log whole."""
     error = translate(request, exc)
-    if isinstance(exc, ServingError):
-        logger.info("request refused", extra={"code": error.code, "status": error.status})
-    elif error.status >= 500:
+    if (record := current_request.get()) is not None and record.outcome is None:
+        record.outcome = error.code
+    if error.status >= 500 and not isinstance(exc, ServingError):
         logger.error("request failed", exc_info=exc, extra={"path": request.path})
     return error
 
@@ -61,7 +63,7 @@ def report(request: Request, exc: Exception) -> ServingError:
 def error_body(request: Request, error: ServingError) -> dict[str, Any]:
     """The surface's own error shape, in the client's language."""
     if is_anthropic_surface(request):
-        return anthropic_error(error, language_of(request), request_id_of(request))
+        return anthropic_error(error, language_of(request), record_of(request).request_id)
     encode = openai_error if is_openai_surface(request) else native_error
     return encode(error, language_of(request))
 
@@ -80,10 +82,6 @@ def is_openai_surface(request: Request) -> bool:
     return request.path.startswith("/v1/")
 
 
-def request_id_of(request: Request) -> str:
-    return str(getattr(request.ctx, "request_id", ""))
-
-
 def language_of(request: Request) -> Language:
     return preferred_language(request.headers.get("accept-language"))
 
@@ -96,8 +94,7 @@ def translate(request: Request, exc: Exception) -> ServingError:
         case SanicNotFound():
             return NotFound(path=request.path)
         case SanicMethodNotAllowed():
-            allowed = ", ".join(sorted(exc.extra.get("allowed_methods", ()))) if exc.extra else ""
-            return MethodNotAllowed(method=request.method, allowed=allowed or _allow(exc))
+            return MethodNotAllowed(method=request.method, allowed=_allowed(exc))
         case PayloadTooLarge():
             return BodyTooLarge(max_body_bytes=context_of(request).settings.max_body_bytes)
         case SanicException(status_code=status) if status < 500:
@@ -108,5 +105,6 @@ def translate(request: Request, exc: Exception) -> ServingError:
             return ServingError()
 
 
-def _allow(exc: SanicMethodNotAllowed) -> str:
-    return str(exc.headers.get("Allow", ""))
+def _allowed(exc: SanicMethodNotAllowed) -> str:
+    methods = str(exc.headers.get("Allow", "")).split(",")
+    return ", ".join(sorted(method.strip() for method in methods))

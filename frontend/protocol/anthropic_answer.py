@@ -48,16 +48,22 @@ def message_event(event: dict[str, Any]) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event))
 
 
-def anthropic_status(exc: ServingError) -> int:
-    return OVERLOADED_STATUS if isinstance(exc, ServerOverloaded) else exc.status
+def anthropic_status(error: type[ServingError]) -> int:
+    return OVERLOADED_STATUS if issubclass(error, ServerOverloaded) else error.status
+
+
+def anthropic_error_type(error: type[ServingError]) -> str:
+    return _ERROR_TYPES.get(anthropic_status(error), "api_error")
 
 
 def anthropic_error(exc: ServingError, language: Language, request_id: str) -> dict[str, Any]:
-    kind = _ERROR_TYPES.get(anthropic_status(exc), "api_error")
     values = {**exc.values, "param": _PARAMS.get(exc.param or "", exc.param)}
     return {
         "type": "error",
-        "error": {"type": kind, "message": render(exc.key, language, values)},
+        "error": {
+            "type": anthropic_error_type(type(exc)),
+            "message": render(exc.key, language, values),
+        },
         "request_id": request_id,
     }
 

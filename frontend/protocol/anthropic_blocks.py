@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.chat_messages import ChatMessage
-from frontend.protocol.parse import check_choice
+from frontend.protocol.limits import check_limits, one_of
 from frontend.protocol.tools import FunctionCall, ToolCall
 
 ROLES = ("user", "assistant", "system")
@@ -43,7 +43,7 @@ class Caller(msgspec.Struct, kw_only=True):
 class Block(msgspec.Struct, kw_only=True):
     """A content block of any type; those that a text model cannot read are refused by name."""
 
-    type: str
+    type: Annotated[str, one_of(*BLOCKS)]
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None  # opaque; ours says nothing
@@ -92,7 +92,7 @@ class Block(msgspec.Struct, kw_only=True):
 
 
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    role: str
+    role: Annotated[str, one_of(*ROLES)]
     content: str | list[Block]
 
 
@@ -113,11 +113,9 @@ def check_messages(messages: Sequence[Message]) -> None:
     Raises:
         InvalidParameter: names the field.
     """
-    if not messages:
-        raise InvalidParameter("messages", "empty")
     call_ids: set[str | None] = set()
     for i, message in enumerate(messages):
-        check_choice(f"messages[{i}].role", message.role, ROLES)
+        check_limits(message, f"messages[{i}].")
         for j, block in enumerate(blocks_of(message.content)):
             path = f"messages[{i}].content[{j}]"
             block.check(path, message.role)

@@ -6,7 +6,7 @@ fields, which it does not name any more, from Anthropic's API reference.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 import msgspec
 
@@ -21,9 +21,11 @@ from frontend.protocol.anthropic_blocks import (
 )
 from frontend.protocol.anthropic_tools import AnthropicTool, AnthropicToolChoice
 from frontend.protocol.chat_request import ChatRequest
-from frontend.protocol.parse import check_choice, check_range
-from frontend.protocol.sampling import MAX_INT32
+from frontend.protocol.limits import at_least, between, check_limits, entries, one_of
+from frontend.protocol.parse import check_range
+from frontend.protocol.sampling import MAX_INT32, StopString
 from frontend.protocol.structured import JsonSchemaFormat, ResponseFormat
+from frontend.protocol.tools import MAX_TOOLS
 from frontend.text.reasoning import THINK_PARSERS, has_thinking_switch
 
 MAX_STOP_SEQUENCES = 64
@@ -34,11 +36,11 @@ EFFORTS = ("low", "medium", "high", "xhigh", "max")
 class TranslatedRequest(ChatRequest, kw_only=True, forbid_unknown_fields=True):
     """A request for chat completions, but for OpenAI's limits."""
 
-    MAX_STOP_STRINGS: ClassVar[int] = MAX_STOP_SEQUENCES
+    stop: Annotated[list[StopString], entries(0, MAX_STOP_SEQUENCES)] | None = None
 
 
 class Thinking(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("enabled", "disabled", "adaptive")]
     budget_tokens: int | None = None
     display: str | None = None
 
@@ -47,7 +49,7 @@ class Thinking(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: names the field.
         """
-        check_choice("thinking.type", self.type, ("enabled", "disabled", "adaptive"))
+        check_limits(self, "thinking.")
         if self.display not in (None, "summarized"):
             raise InvalidParameter("thinking.display", "not_supported")
         if self.type != "enabled":
@@ -61,12 +63,12 @@ class Thinking(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class OutputFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("json_schema")]
     schema: dict[str, Any]
 
 
 class OutputConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    effort: str | None = None
+    effort: Annotated[str, one_of(*EFFORTS)] | None = None
     format: OutputFormat | None = None
 
     def check(self) -> None:
@@ -74,10 +76,9 @@ class OutputConfig(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: names the field.
         """
-        if self.effort is not None:
-            check_choice("output_config.effort", self.effort, EFFORTS)
+        check_limits(self, "output_config.")
         if self.format is not None:
-            check_choice("output_config.format.type", self.format.type, ("json_schema",))
+            check_limits(self.format, "output_config.format.")
 
 
 class ContextEdit(msgspec.Struct, kw_only=True):
@@ -113,9 +114,9 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What makes the prompt, and with it /v1/messages/count_tokens."""
 
     model: str
-    messages: list[Message]
+    messages: Annotated[list[Message], at_least(1)]
     system: str | list[Block] | None = None
-    tools: list[AnthropicTool] | None = None
+    tools: Annotated[list[AnthropicTool], entries(0, MAX_TOOLS)] | None = None
     tool_choice: AnthropicToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
@@ -130,6 +131,7 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: names the field.
         """
+        check_limits(self)
         check_system(self.system)
         check_messages(self.messages)
         for i, tool in enumerate(self.tools or ()):
@@ -211,14 +213,15 @@ class CountTokensRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True
 class MessagesRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True):
     """What /v1/messages takes; `None` is a field that was not given."""
 
-    max_tokens: int
-    stop_sequences: list[str] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
+    max_tokens: Annotated[int, between(1, MAX_INT32)]
+    stop_sequences: Annotated[list[StopString], entries(0, MAX_STOP_SEQUENCES)] | None = None
+    temperature: Annotated[float, between(0, 1)] | None = None
+    top_p: Annotated[float, between(0, 1)] | None = None
+    top_k: Annotated[int, between(0, MAX_INT32)] | None = None
     stream: bool | None = None
     metadata: Metadata | None = None
-    service_tier: str | None = None  # there is one tier
+    # There is one tier.
+    service_tier: Annotated[str, one_of("auto", "standard_only")] | None = None
     container: Any = None
     diagnostics: Any = None
     inference_geo: str | None = None
@@ -230,19 +233,6 @@ class MessagesRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True):
 
     def check(self, *, max_tokens: int | None = None) -> None:
         super().check(max_tokens=self.max_tokens)
-        check_range("max_tokens", self.max_tokens, 1, MAX_INT32)
-        check_range("temperature", self.temperature, 0, 1)
-        check_range("top_p", self.top_p, 0, 1)
-        check_range("top_k", self.top_k, 0, MAX_INT32)
-        stops = self.stop_sequences or ()
-        if len(stops) > MAX_STOP_SEQUENCES:
-            raise InvalidParameter(
-                "stop_sequences", "too_many", count=len(stops), maximum=MAX_STOP_SEQUENCES
-            )
-        if "" in stops:
-            raise InvalidParameter("stop_sequences", "empty")
-        if self.service_tier is not None:
-            check_choice("service_tier", self.service_tier, ("auto", "standard_only"))
         self._refuse("container", "diagnostics", "inference_geo")
 
     def _chat_request(self) -> ChatRequest:

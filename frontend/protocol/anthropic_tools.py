@@ -6,12 +6,13 @@ Source: the `anthropic` SDK 2.12.0, ToolUnionParam and ToolChoiceParam.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.anthropic_blocks import CacheControl
+from frontend.protocol.limits import check_limits, one_of
 from frontend.protocol.parse import check_choice
 from frontend.protocol.tools import FunctionDefinition, NamedFunction, Tool, ToolChoice
 
@@ -21,7 +22,7 @@ CHOICES = {"auto": "auto", "any": "required", "none": "none", "tool": "named"}
 class AnthropicTool(msgspec.Struct, kw_only=True):
     """A tool of the caller's; those that Anthropic's servers run are refused by name."""
 
-    type: str | None = None
+    type: Annotated[str, one_of("custom")] | None = None
     name: str | None = None
     description: str | None = None
     input_schema: dict[str, Any] | None = None
@@ -63,7 +64,7 @@ class AnthropicTool(msgspec.Struct, kw_only=True):
 
 
 class AnthropicToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of(*CHOICES)]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
 
@@ -72,7 +73,7 @@ class AnthropicToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tr
         Raises:
             InvalidParameter: names the field.
         """
-        check_choice("tool_choice.type", self.type, list(CHOICES))
+        check_limits(self, "tool_choice.")
         if self.type == "tool":
             if self.name is None:
                 raise InvalidParameter("tool_choice.name", "missing")

@@ -195,7 +195,7 @@ async def test_what_one_chunk_gives_is_one_write() -> None:
     ],
 )
 def test_errors_have_anthropics_types(error: ServingError, status: int, kind: str) -> None:
-    assert anthropic_status(error) == status
+    assert anthropic_status(type(error)) == status
     body = anthropic_error(error, Language.ZH, "r1")
     assert body == {
         "type": "error",

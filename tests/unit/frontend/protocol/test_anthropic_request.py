@@ -340,7 +340,7 @@ def test_fields_that_change_nothing_here_are_accepted(fields: dict[str, Any]) ->
         ({"temperature": 1.5}, "temperature", "out_of_range"),
         ({"top_p": -0.1}, "top_p", "out_of_range"),
         ({"top_k": -1}, "top_k", "out_of_range"),
-        ({"stop_sequences": [""]}, "stop_sequences", "empty"),
+        ({"stop_sequences": [""]}, "stop_sequences[0]", "empty"),
         ({"stop_sequences": "x"}, "stop_sequences", "wrong_type"),
         ({"messages": []}, "messages", "empty"),
         ({"system": [{"type": "image"}]}, "system[0].type", "not_a_text_part"),
