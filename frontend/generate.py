@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -48,24 +48,28 @@ async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[
 
 def _new_sequence(prepared: PreparedRequest) -> SequenceText:
     if prepared.new_parser is None:
-        return SequenceText(prepared.generation, prepared.decoder)
+        return SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
     return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
 
 
 class SequenceText:
     """One sequence's way from token ids to text that may be shown."""
 
-    def __init__(self, request: GenerationRequest, decoder: Decoder) -> None:
-        self._detokenizer = Detokenizer(decoder)
+    def __init__(
+        self, request: GenerationRequest, decoder: Decoder, context_token_ids: Sequence[int] = ()
+    ) -> None:
+        self._detokenizer = Detokenizer(decoder, context_token_ids)
         self._stop_matcher = StopMatcher(request.stop)
         self._stop_token_ids = frozenset(request.stop_token_ids)
+        self._shows_stop_token = request.shows_stop_token
         self._num_tokens = 0  # generated since the last chunk
+        self._token_ids: list[int] = []  # the same, that have not been handed out
         self.is_finished = False
         self.is_stopped = False  # by a stop string
 
     def push(self, chunk: TokenChunk) -> TextChunk | None:
         """Return the text that became certain, or None when all of it is held back."""
-        chunk = self._cut_at_stop_token(chunk)
+        whole, chunk = chunk, self._cut_at_stop_token(chunk)
         text = self._detokenizer.push(chunk.token_ids) if chunk.token_ids else ""
         reason = chunk.finish_reason
         if reason:
@@ -76,16 +80,20 @@ class SequenceText:
         elif reason:
             text += self._stop_matcher.flush()
         self._num_tokens += len(chunk.token_ids)
+        if self._shows_stop_token and chunk is not whole:
+            chunk = _first_tokens(whole, len(chunk.token_ids) + 1)
+        self._token_ids += chunk.token_ids
         self.is_finished = reason is not None
         if not text and not reason and chunk.log_probs is None and chunk.num_cached_tokens is None:
             return None
         num_tokens, self._num_tokens = self._num_tokens, 0
+        token_ids, self._token_ids = self._token_ids, []
         return TextChunk(
             text=text,
             num_tokens=num_tokens,
             finish_reason=reason,
             sequence_index=chunk.sequence_index,
-            token_ids=chunk.token_ids,
+            token_ids=token_ids,
             log_probs=chunk.log_probs,
             top_log_probs=chunk.top_log_probs,
             num_cached_tokens=chunk.num_cached_tokens,
@@ -112,6 +120,7 @@ class ParsedSequence(SequenceText):
         self._parser = parser
         self._num_parsed_tokens = 0  # since the last chunk, as the next one
         self._num_reasoning_tokens = 0
+        self._parsed_token_ids: list[int] = []
 
     def push(self, chunk: TokenChunk) -> TextChunk | None:
         """Like SequenceText's; behind a stop string's token, no more of the chunk is used."""
@@ -149,11 +158,13 @@ class ParsedSequence(SequenceText):
     def _chunk(
         self, chunk: TokenChunk, parsed: ParsedText, reason: FinishReason | None
     ) -> TextChunk | None:
+        self._parsed_token_ids += chunk.token_ids
         is_empty = parsed == ParsedText() and reason is None
         if is_empty and chunk.log_probs is None and chunk.num_cached_tokens is None:
             return None
         num_tokens, self._num_parsed_tokens = self._num_parsed_tokens, 0
         num_reasoning_tokens, self._num_reasoning_tokens = self._num_reasoning_tokens, 0
+        token_ids, self._parsed_token_ids = self._parsed_token_ids, []
         return TextChunk(
             text=parsed.content,
             reasoning=parsed.reasoning,
@@ -162,7 +173,7 @@ class ParsedSequence(SequenceText):
             num_reasoning_tokens=num_reasoning_tokens,
             finish_reason=reason,
             sequence_index=chunk.sequence_index,
-            token_ids=chunk.token_ids,
+            token_ids=token_ids,
             log_probs=chunk.log_probs,
             top_log_probs=chunk.top_log_probs,
             num_cached_tokens=chunk.num_cached_tokens,

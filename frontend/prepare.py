@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from build_engines.artefact import Artefact
+from frontend import guides
 from frontend.catalog import Catalog
 from frontend.chat_prompt import NewParser, parser_for, render_prompt
 from frontend.engine import Engine
@@ -37,6 +38,8 @@ class PreparedRequest:
     fingerprint: str  # changes when what answers changes
     new_parser: NewParser | None = None  # None: an answer is nothing but text
     prompt_text: str = ""  # what was tokenized; empty where the client sent token ids
+    # The last of a bare prompt, whose text the answer's goes on; see `Detokenizer`.
+    context_token_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,10 @@ async def prepare_chat(
     tokenizer = model.tokenizer
     if not tokenizer.has_chat_template and body.chat_template is None:
         raise InvalidParameter(prompt_param, "no_chat_template")
+    if guided is not None:
+        param, guide = guided
+        text_param = use.tools_param if param == use.choice_param else param
+        await guides.check(guide, model.loaded, param=param, text_param=text_param)
     style = catalog.output_format(model.artefact, body.chat_template)
 
     def make_prompt() -> tuple[str, list[int]]:
@@ -166,7 +173,13 @@ async def prepare_generate(
         decoder=tokenizer,
         fingerprint=model.fingerprint,
         prompt_text=text,
+        context_token_ids=() if is_chat else text_context(token_ids),
     )
+
+
+def text_context(token_ids: list[int]) -> tuple[int, ...]:
+    """The end of a prompt that is continued, long enough for any decoder (as vLLM's)."""
+    return tuple(token_ids[-5:])
 
 
 async def off_loop(num_chars: int, work: Callable[[], T]) -> T:
@@ -199,7 +212,7 @@ def new_generation(
         request_id=f"{id_prefix}{uuid.uuid4().hex}",
         model=model.name,
         prompt_token_ids=token_ids,
-        max_new_tokens=min(max_new_tokens or room, room),
+        max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
         sampling=fields.sampling_params(limits.vocab_size),
         stop=fields.stop_strings(),
         end_id=None if fields.ignore_eos else end_id,

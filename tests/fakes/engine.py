@@ -23,9 +23,10 @@ from frontend.types import (
     LoadedModel,
     ModelLimits,
     TokenChunk,
+    TokenLogProb,
 )
 
-ALL_TENSORS = frozenset({"input_ids", "request_output_len", "min_p"})
+ALL_TENSORS = frozenset({"input_ids", "request_output_len", "min_p", "guided_decoding_guide"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +160,7 @@ def _recorded(record: StreamRecord) -> Iterator[None]:
 async def _play(request: GenerationRequest, script: Script) -> AsyncGenerator[TokenChunk, None]:
     room = request.max_new_tokens
     due_at = time.monotonic()
+    is_first = True
     steps = deque(script.steps or [Step()])
     while steps:
         ready = [steps.popleft()]
@@ -176,8 +178,11 @@ async def _play(request: GenerationRequest, script: Script) -> AsyncGenerator[To
             chunk = replace(chunk, finish_reason=FinishReason.LENGTH)
         elif not steps:
             chunk = replace(chunk, finish_reason=script.finish_reason)
+        chunk = _score(chunk, request)
         for index in range(request.num_sequences):
-            yield replace(chunk, sequence_index=index)
+            scored = _score_prompt(chunk, request) if is_first and index == 0 else chunk
+            yield replace(scored, sequence_index=index)
+        is_first = False
         if chunk.finish_reason:
             return
 
@@ -193,6 +198,39 @@ def _merge(steps: list[Step], room: int) -> TokenChunk:
     token_ids = [token_id for step in steps for token_id in step.token_ids]
     cached = next((s.num_cached_tokens for s in steps if s.num_cached_tokens is not None), None)
     return TokenChunk(token_ids=token_ids[:room], num_cached_tokens=cached)
+
+
+def log_prob_of(token_id: int) -> float:
+    """What every token's log-prob is here, wherever it stands; exact in binary."""
+    return -1.0 - (token_id % 8) / 8
+
+
+def _score(chunk: TokenChunk, request: GenerationRequest) -> TokenChunk:
+    num_top = request.sampling.num_log_probs
+    if num_top is None:
+        return chunk
+    return replace(
+        chunk,
+        log_probs=[log_prob_of(token_id) for token_id in chunk.token_ids],
+        top_log_probs=[_top(num_top) for _ in chunk.token_ids] if num_top else None,
+    )
+
+
+def _score_prompt(chunk: TokenChunk, request: GenerationRequest) -> TokenChunk:
+    if not request.returns_prompt_log_probs:
+        return chunk
+    _, *rest = request.prompt_token_ids
+    num_top = request.sampling.num_log_probs
+    return replace(
+        chunk,
+        prompt_log_probs=[0.0, *(log_prob_of(token_id) for token_id in rest)],
+        prompt_top_log_probs=[_top(num_top) for _ in rest] if num_top else None,
+    )
+
+
+def _top(num_top: int) -> list[TokenLogProb]:
+    """The letters from "A" on, each less likely than the one before it."""
+    return [TokenLogProb(token_id=32 + i, log_prob=-0.25 * (i + 1)) for i in range(num_top)]
 
 
 def one_token_a_step(

@@ -91,6 +91,12 @@ def test_without_an_end_id_the_script_is_said_again() -> None:
     assert tokens_and_reason(responses) == ([10, 11, 10, 11, 10], FinishReason.LENGTH)
 
 
+def test_without_an_end_id_a_stop_word_of_one_token_is_said_at_the_end() -> None:
+    request = replace(REQUEST, end_id=NO_END_ID, stop_words=((7, 8), (END_ID,)))
+    responses = all_responses(perform(((10, 11),), request))
+    assert tokens_and_reason(responses) == ([10, 11, END_ID], FinishReason.STOP_WORD)
+
+
 def test_min_tokens_are_said() -> None:
     request = replace(REQUEST, sampling=SamplingParams(min_tokens=3))
     assert tokens_and_reason(all_responses(perform(((10, 11),), request))) == (
