@@ -10,22 +10,22 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.protocol.inputs import Input, Inputs, read_inputs
-from frontend.protocol.parse import check_choice
+from frontend.protocol.limits import between, check_limits, one_of
+from frontend.protocol.sampling import MAX_INT32
 
 MAX_INPUTS = 2048  # OpenAI's limit
-ENCODING_FORMATS = ("float", "base64")
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     input: Inputs
     model: str | None = None
-    dimensions: int | None = None
-    encoding_format: str = "float"
+    dimensions: Annotated[int, between(1, MAX_INT32)] | None = None
+    encoding_format: Annotated[str, one_of("float", "base64")] = "float"
     user: str | None = None  # an end user's name for the caller's own records; changes nothing here
 
     def check(self) -> None:
@@ -34,7 +34,7 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         Raises:
             InvalidParameter: names the field.
         """
-        check_choice("encoding_format", self.encoding_format, ENCODING_FORMATS)
+        check_limits(self)
         self.inputs()
 
     def inputs(self) -> list[Input]:
