@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from frontend.api.chat import create_chat_completion
+from frontend.api.completions import create_completion
 from frontend.api.docs import HTML, get_docs, get_openapi
 from frontend.api.embeddings import create_embedding
 from frontend.api.health import METRICS_CONTENT_TYPE, get_health, get_metrics
@@ -15,6 +16,12 @@ from frontend.api.models import (
 )
 from frontend.api.native import create_batch, create_generation, stream_generation
 from frontend.api.route import Route
+from frontend.api.tokenize import (
+    detokenize,
+    get_tokenizer_info,
+    render_chat_completion,
+    tokenize,
+)
 from frontend.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
@@ -27,11 +34,14 @@ from frontend.errors import (
     ServerOverloaded,
     VariantNotFound,
 )
-from frontend.protocol.answers import chat, native, openai
+from frontend.protocol.answers import chat, completions, native, openai, tokens
 from frontend.protocol.answers.description import OpenAPI
+from frontend.protocol.answers.errors import OpenAIError
 from frontend.protocol.chat_request import ChatRequest
+from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
+from frontend.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
 INFERENCE_ERRORS = (
     InvalidParameter,
@@ -143,6 +153,63 @@ ROUTES: tuple[Route, ...] = (
         ends_with_done=True,
         errors=INFERENCE_ERRORS,
         is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions/render",
+        render_chat_completion,
+        ("The prompt that a conversation becomes.", "一段对话渲染成的提示词。"),
+        body=ChatRequest,
+        example={"messages": [{"role": "user", "content": QUESTION}]},
+        answers={200: tokens.RenderedPrompt},
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        create_completion,
+        ("Complete texts.", "续写文本。"),
+        body=CompletionRequest,
+        example={"prompt": "The capital of France is", "max_tokens": 16},
+        answers={200: completions.Completion},
+        events=(completions.Completion,),
+        ends_with_done=True,
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/tokenize",
+        tokenize,
+        ("The token ids of a text or a conversation.", "文本或对话的 token id。"),
+        body=TokenizeRequest,
+        example={"prompt": QUESTION},
+        answers={200: tokens.Tokens},
+        errors=INFERENCE_ERRORS,
+        error_shape=OpenAIError,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/detokenize",
+        detokenize,
+        ("The text of token ids.", "token id 对应的文本。"),
+        body=DetokenizeRequest,
+        example={"tokens": [504, 3575, 282, 4649]},
+        answers={200: tokens.DetokenizedText},
+        errors=(InvalidParameter, ModelNotFound),
+        error_shape=OpenAIError,
+        is_work=True,
+    ),
+    Route(
+        "GET",
+        "/tokenizer_info",
+        get_tokenizer_info,
+        ("The tokenizer of a model.", "模型的分词器信息。"),
+        answers={200: tokens.TokenizerInfo},
+        errors=(ModelNotFound,),
+        error_shape=OpenAIError,
     ),
     Route(
         "POST",

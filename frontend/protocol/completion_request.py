@@ -5,18 +5,20 @@ Source: OpenAI's API description 2.3.0, CreateCompletionRequest; vLLM's extra pa
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.extras import ExtraFields, StreamOptions
+from frontend.protocol.extras import MAX_SEQUENCES, ExtraFields, StreamOptions
 from frontend.protocol.inputs import Input, Inputs, read_inputs
+from frontend.protocol.limits import between, entries
 from frontend.protocol.parse import check_range
+from frontend.protocol.sampling import MAX_INT32, StopString
 from frontend.protocol.structured import ResponseFormat, only_guide
 from frontend.types import Guide
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_LOG_PROBS = 20  # OpenAI allows 5, other servers more; as many as chat completions give
-MAX_SEQUENCES = 128  # of one prompt
+MAX_STOP_STRINGS = 16  # evaluation harnesses send more than OpenAI allows
 MAX_PROMPTS = 256
 MAX_ALL_SEQUENCES = 1024  # of all prompts together
 
@@ -24,23 +26,20 @@ MAX_ALL_SEQUENCES = 1024  # of all prompts together
 class CompletionRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given."""
 
-    min_max_tokens: ClassVar[int] = 0
-    max_stop_strings: ClassVar[int] = 16  # evaluation harnesses send more than OpenAI allows
-
     prompt: Inputs | None = None  # None and "": from a document's beginning
     suffix: str | None = None
     echo: bool | None = None
-    logprobs: int | None = None
-    best_of: int | None = None
+    max_tokens: Annotated[int, between(0, MAX_INT32)] | None = None
+    stop: StopString | Annotated[list[StopString], entries(0, MAX_STOP_STRINGS)] | None = None
+    logprobs: Annotated[int, between(0, MAX_LOG_PROBS)] | None = None
+    best_of: Annotated[int, between(1, MAX_SEQUENCES)] | None = None
     stream_options: StreamOptions | None = None
     response_format: ResponseFormat | None = None
     add_special_tokens: bool | None = None  # None: yes
 
     def check(self) -> None:
         super().check()
-        check_range("n", self.n, 1, MAX_SEQUENCES)
         check_range("best_of", self.best_of, self.n or 1, MAX_SEQUENCES)
-        check_range("logprobs", self.logprobs, 0, MAX_LOG_PROBS)
         if self.max_tokens == 0 and not self.echo:
             raise InvalidParameter("max_tokens", "only_with", other="echo")
         if self.stream_options is not None and not self.stream:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from frontend.errors import InvalidParameter
+from typing import Annotated
 
-Inputs = str | list[str | int | list[int]]
+from frontend.errors import InvalidParameter
+from frontend.protocol.limits import between
+from frontend.protocol.sampling import MAX_INT32
+
+TokenId = Annotated[int, between(0, MAX_INT32)]
+Inputs = str | list[str | TokenId | list[TokenId]]
 Input = str | list[int]  # a text, or token ids that are taken as they are
 
 

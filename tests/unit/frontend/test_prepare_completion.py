@@ -79,7 +79,7 @@ async def test_without_a_prompt_a_document_begins(stack: Stack, prompt: str | No
     ("prompt", "param"),
     [
         ([5, 1000], "prompt"),
-        ([5, -1], "prompt"),
+        ([5, -1], "prompt[1]"),
         ([[5], [1000]], "prompt[1]"),
         (["a", "x" * 100], "prompt[1]"),
         ("x" * 100, "prompt"),
