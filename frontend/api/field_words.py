@@ -143,4 +143,16 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
     # loading models
     "quantization": ("The variant to load.", "要加载的量化版本。"),
     "prefer_gpu": ("Whether a GPU variant is taken where there is one.", "有 GPU 版本时是否优先。"),
+    # refused, unless null
+    **dict.fromkeys(
+        (
+            "audio",
+            "moderation",
+            "prediction",
+            "prompt_cache_options",
+            "prompt_cache_retention",
+            "web_search_options",
+        ),
+        ("Not supported: only null is accepted.", "不支持：只接受 null。"),
+    ),
 }

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.chat_request import ChatMessage, ChatRequest
+from frontend.protocol.chat_messages import ChatMessage
+from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.tools import Tool
 
 MAX_TOKENS = 2**20  # of /detokenize

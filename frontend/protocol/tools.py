@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.limits import NOT_EMPTY, check_limits, one_of
+from frontend.protocol.limits import NOT_EMPTY, at_least, check_limits, one_of
 from frontend.protocol.parse import check_choice
 from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
@@ -31,19 +31,19 @@ class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AllowedTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("function")]
     function: NamedFunction
 
 
 class AllowedTools(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    mode: str
-    tools: list[AllowedTool]
+    mode: Annotated[str, one_of("auto", "required")]
+    tools: Annotated[list[AllowedTool], at_least(1)]
 
 
 class ToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One function by its name, or (`allowed_tools`) some of `tools`."""
 
-    type: str
+    type: Annotated[str, one_of("function", "allowed_tools")]
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
 
@@ -58,7 +58,7 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
     index: int | None = None  # from those who put streamed deltas together; it says nothing new
-    type: str = "function"
+    type: Annotated[str, one_of("function")] = "function"
     function: FunctionCall
 
 
@@ -77,10 +77,6 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
-
-    def callable_schemas(self) -> dict[str, dict[str, Any]]:
-        """Of the tools that may be called: none with choice "none"."""
-        return {} if self.choice == "none" else self.schemas()
 
     def forced_schema(self) -> dict[str, Any] | None:
         """What an answer that must be a call has to match; None where none is forced."""
@@ -106,14 +102,12 @@ def tool_use(
     for i, tool in enumerate(tools or ()):
         check_limits(tool, f"tools[{i}].")
     functions = tuple(tool.function for tool in tools or ())
-    _check_functions("tools", functions)
+    _check_functions("tools", functions, part=".function")
     if choice not in (None, "none", "auto") and not functions:
         raise InvalidParameter("tool_choice", "only_with_tools")
     name = None
     if isinstance(choice, ToolChoice):
         functions, choice, name = _chosen(functions, choice)
-    else:
-        check_choice("tool_choice", choice or "auto", ("none", "auto", "required"))
     return ToolUse(
         tools=functions,
         choice=(choice or "auto") if functions else "none",
@@ -126,7 +120,7 @@ def _chosen(
     functions: tuple[FunctionDefinition, ...], choice: ToolChoice
 ) -> tuple[tuple[FunctionDefinition, ...], str, str | None]:
     """The tools that may be called, ToolUse.choice and ToolUse.name."""
-    check_choice("tool_choice.type", choice.type, ("function", "allowed_tools"))
+    check_limits(choice, "tool_choice.")
     if choice.type == "function":
         if choice.function is None:
             raise InvalidParameter("tool_choice.function", "missing")
@@ -135,11 +129,9 @@ def _chosen(
     path, allowed = "tool_choice.allowed_tools", choice.allowed_tools
     if allowed is None:
         raise InvalidParameter(path, "missing")
-    check_choice(f"{path}.mode", allowed.mode, ("auto", "required"))
-    if not allowed.tools:
-        raise InvalidParameter(f"{path}.tools", "empty")
+    check_limits(allowed, f"{path}.")
     for i, tool in enumerate(allowed.tools):
-        check_choice(f"{path}.tools[{i}].type", tool.type, ("function",))
+        check_limits(tool, f"{path}.tools[{i}].")
         _check_named(f"{path}.tools[{i}].function.name", tool.function.name, functions)
     names = {tool.function.name for tool in allowed.tools}
     return tuple(one for one in functions if one.name in names), allowed.mode, None
@@ -164,12 +156,14 @@ def function_use(
     )
 
 
-def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:
+def _check_functions(
+    param: str, functions: tuple[FunctionDefinition, ...], *, part: str = ""
+) -> None:
     names = [function.name for function in functions]
     for i, name in enumerate(names):
-        check_limits(functions[i], f"{param}[{i}].")
+        check_limits(functions[i], f"{param}[{i}]{part}.")
         if name in names[:i]:
-            raise InvalidParameter(f"{param}[{i}].name", "duplicate", value=name)
+            raise InvalidParameter(f"{param}[{i}]{part}.name", "duplicate", value=name)
 
 
 def _check_named(param: str, name: str | None, functions: tuple[FunctionDefinition, ...]) -> None:

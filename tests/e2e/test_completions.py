@@ -112,3 +112,11 @@ def test_a_rendered_chat_is_what_the_engine_gets(http: httpx.Client, scorer: Sco
     assert chat["usage"]["prompt_tokens"] == rendered["count"]
     (choice,) = complete(http, prompt=rendered["token_ids"], max_tokens=12)["choices"]
     assert choice["text"] == chat["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize("logprobs", [None, 1])
+def test_a_guided_completion_matches_its_guide(http: httpx.Client, logprobs: int | None) -> None:
+    choices = ["a violin", "a drum"]
+    body = complete(http, prompt="She plays ", guided_choice=choices, logprobs=logprobs)
+    assert [one["text"] in choices for one in body["choices"]] == [True]
+    assert body["choices"][0]["finish_reason"] == "stop"
