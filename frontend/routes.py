@@ -36,7 +36,6 @@ from frontend.errors import (
 )
 from frontend.protocol.answers import chat, completions, native, openai, tokens
 from frontend.protocol.answers.description import OpenAPI
-from frontend.protocol.answers.errors import OpenAIError
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
@@ -158,7 +157,7 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/chat/completions/render",
         render_chat_completion,
-        ("The prompt that a conversation becomes.", "一段对话渲染成的提示词。"),
+        ("The prompt of a conversation, and its tokens.", "对话渲染成的提示词及其 token。"),
         body=ChatRequest,
         example={"messages": [{"role": "user", "content": QUESTION}]},
         answers={200: tokens.RenderedPrompt},
@@ -169,11 +168,11 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/v1/completions",
         create_completion,
-        ("Complete texts.", "续写文本。"),
+        ("Complete a text.", "续写文本。"),
         body=CompletionRequest,
         example={"prompt": "The capital of France is", "max_tokens": 16},
         answers={200: completions.Completion},
-        events=(completions.Completion,),
+        events=(completions.CompletionChunk,),
         ends_with_done=True,
         errors=INFERENCE_ERRORS,
         is_work=True,
@@ -182,34 +181,32 @@ ROUTES: tuple[Route, ...] = (
         "POST",
         "/tokenize",
         tokenize,
-        ("The token ids of a text or a conversation.", "文本或对话的 token id。"),
+        ("The tokens of a text or a conversation.", "文本或对话的 token。"),
         body=TokenizeRequest,
-        example={"prompt": QUESTION},
+        example={"prompt": "Hello, 世界"},
         answers={200: tokens.Tokens},
         errors=INFERENCE_ERRORS,
-        error_shape=OpenAIError,
         is_work=True,
     ),
     Route(
         "POST",
         "/detokenize",
         detokenize,
-        ("The text of token ids.", "token id 对应的文本。"),
+        ("The text of tokens.", "token 对应的文本。"),
         body=DetokenizeRequest,
-        example={"tokens": [504, 3575, 282, 4649]},
-        answers={200: tokens.DetokenizedText},
+        example={"tokens": [10, 11, 12]},
+        answers={200: tokens.Detokenized},
         errors=(InvalidParameter, ModelNotFound),
-        error_shape=OpenAIError,
         is_work=True,
     ),
     Route(
         "GET",
         "/tokenizer_info",
         get_tokenizer_info,
-        ("The tokenizer of a model.", "模型的分词器信息。"),
+        ("A model's special tokens and chat template.", "模型的特殊 token 与对话模板。"),
+        query=("model",),
         answers={200: tokens.TokenizerInfo},
         errors=(ModelNotFound,),
-        error_shape=OpenAIError,
     ),
     Route(
         "POST",

@@ -26,11 +26,11 @@ MAX_ALL_SEQUENCES = 1024  # of all prompts together
 class CompletionRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given."""
 
+    max_tokens: Annotated[int, between(0, MAX_INT32)] | None = None
+    stop: StopString | Annotated[list[StopString], entries(0, MAX_STOP_STRINGS)] | None = None
     prompt: Inputs | None = None  # None and "": from a document's beginning
     suffix: str | None = None
     echo: bool | None = None
-    max_tokens: Annotated[int, between(0, MAX_INT32)] | None = None
-    stop: StopString | Annotated[list[StopString], entries(0, MAX_STOP_STRINGS)] | None = None
     logprobs: Annotated[int, between(0, MAX_LOG_PROBS)] | None = None
     best_of: Annotated[int, between(1, MAX_SEQUENCES)] | None = None
     stream_options: StreamOptions | None = None

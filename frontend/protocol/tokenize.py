@@ -5,14 +5,16 @@ Source: vLLM's OpenAI-compatible server, its tokenize protocol; evaluation harne
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.chat_messages import ChatMessage
 from frontend.protocol.chat_request import ChatRequest
-from frontend.protocol.tools import Tool
+from frontend.protocol.inputs import TokenId
+from frontend.protocol.limits import at_least, check_limits, entries
+from frontend.protocol.tools import MAX_TOOLS, Tool
 
 MAX_TOKENS = 2**20  # of /detokenize
 
@@ -22,7 +24,7 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], at_least(1)] | None = None
     add_special_tokens: bool | None = None  # of a bare text; None: yes. A template has its own
     return_token_strs: bool | None = None
     # How the messages become a prompt; see ChatRequest.
@@ -30,13 +32,14 @@ class TokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     continue_final_message: bool | None = None
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], entries(0, MAX_TOOLS)] | None = None
 
     def check(self) -> None:
         """
         Raises:
             InvalidParameter: there is not one of both, or a field goes with the other one.
         """
+        check_limits(self)
         if self.messages is not None:
             for param in ("prompt", "add_special_tokens"):
                 if getattr(self, param):
@@ -66,16 +69,15 @@ _OF_MESSAGES = (
 
 
 class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    tokens: list[int]
+    tokens: Annotated[list[TokenId], entries(0, MAX_TOKENS)]
     model: str | None = None
 
     def check(self) -> None:
         """
         Raises:
-            InvalidParameter: there are too many tokens.
+            InvalidParameter: names the field.
         """
-        if (count := len(self.tokens)) > MAX_TOKENS:
-            raise InvalidParameter("tokens", "too_many", count=count, maximum=MAX_TOKENS)
+        check_limits(self)
 
 
 def encode_tokens(

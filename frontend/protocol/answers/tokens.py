@@ -14,7 +14,7 @@ class Tokens(Answer):
     token_strs: list[str] | None
 
 
-class DetokenizedText(Answer):
+class Detokenized(Answer):
     prompt: str
 
 
