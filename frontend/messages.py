@@ -224,4 +224,24 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The engine stopped this request with an error: {reason}",
         "引擎因错误终止了此请求：{reason}",
     ),
+    "unknown_tool_use": (
+        "'{param}' is {value}, but no tool_use block before it has this id.",
+        "参数 '{param}' 为 {value}，但此前没有具有该 id 的 tool_use 块",
+    ),
+    "not_continued": (
+        "'{param}' ends the conversation, so the answer continues it: it must end with a text.",
+        "'{param}' 是对话的结尾，回答将接着它写下去，因此必须以文本结束",
+    ),
+    "custom_tools_only": (
+        "'{param}' is {value}, but this server runs no tools itself: give your own (custom) tools.",
+        "参数 '{param}' 为 {value}，但本服务器不运行任何工具，只支持自定义（custom）工具",
+    ),
+    "model_does_not_think": (
+        "'{param}' cannot be enabled: this model does not think before it answers.",
+        "参数 '{param}' 不能为 enabled：此模型没有思考过程",
+    ),
+    "model_always_thinks": (
+        "'{param}' cannot be disabled: this model always thinks before it answers.",
+        "参数 '{param}' 不能为 disabled：此模型总是先思考再回答",
+    ),
 }

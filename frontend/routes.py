@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from frontend.api.anthropic import count_message_tokens, create_message
 from frontend.api.chat import create_chat_completion
 from frontend.api.completions import create_completion
 from frontend.api.docs import HTML, get_docs, get_openapi
@@ -34,8 +35,9 @@ from frontend.errors import (
     ServerOverloaded,
     VariantNotFound,
 )
-from frontend.protocol.answers import chat, completions, native, openai, tokens
+from frontend.protocol.answers import anthropic, chat, completions, native, openai, tokens
 from frontend.protocol.answers.description import OpenAPI
+from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
@@ -207,6 +209,35 @@ ROUTES: tuple[Route, ...] = (
         query=("model",),
         answers={200: tokens.TokenizerInfo},
         errors=(ModelNotFound,),
+    ),
+    Route(
+        "POST",
+        "/v1/messages",
+        create_message,
+        ("Answer a conversation, in Anthropic's shape.", "以 Anthropic 的格式回答一段对话。"),
+        body=MessagesRequest,
+        example={
+            "model": "default",
+            "max_tokens": 64,
+            "messages": [{"role": "user", "content": QUESTION}],
+        },
+        answers={200: anthropic.AnthropicMessage},
+        events=anthropic.EVENTS,
+        errors=INFERENCE_ERRORS,
+        error_shape=anthropic.AnthropicError,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        count_message_tokens,
+        ("How many tokens a conversation has.", "一段对话的 token 数。"),
+        body=CountTokensRequest,
+        example={"model": "default", "messages": [{"role": "user", "content": QUESTION}]},
+        answers={200: anthropic.CountedTokens},
+        errors=INFERENCE_ERRORS,
+        error_shape=anthropic.AnthropicError,
+        is_work=True,
     ),
     Route(
         "POST",

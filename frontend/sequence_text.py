@@ -29,7 +29,11 @@ class SequenceText:
         self._shows_stop_token = request.shows_stop_token
         self._held_ids: list[int] = []  # tokens since the last chunk
         self.is_finished = False
-        self.is_stopped = False  # by a stop string
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that has ended it."""
+        return self._stop_matcher.matched
 
     def push(self, chunk: TokenChunk) -> TextChunk | None:
         """Return the text that became certain, or None when all of it is held back."""
@@ -38,8 +42,8 @@ class SequenceText:
         reason = chunk.finish_reason
         if reason:
             text += self._detokenizer.flush()
-        text, self.is_stopped = self._stop_matcher.push(text)
-        if self.is_stopped:
+        text, is_stopped = self._stop_matcher.push(text)
+        if is_stopped:
             reason = FinishReason.STOP
         elif reason:
             text += self._stop_matcher.flush()
@@ -57,6 +61,7 @@ class SequenceText:
             text=text,
             num_tokens=num_tokens,
             finish_reason=reason,
+            stop_string=self.stop_string,
             sequence_index=chunk.sequence_index,
             token_ids=token_ids,
             log_probs=chunk.log_probs,
@@ -90,7 +95,7 @@ class ParsedSequence:
     @property
     def is_stopped(self) -> bool:
         """Whether a stop string has ended it."""
-        return self._text.is_stopped
+        return self._text.stop_string is not None
 
     @property
     def is_reasoning(self) -> bool:
@@ -145,6 +150,7 @@ class ParsedSequence:
             num_tokens=len(token_ids),
             num_reasoning_tokens=num_reasoning_tokens,
             finish_reason=reason,
+            stop_string=self._text.stop_string,
             sequence_index=chunk.sequence_index,
             token_ids=token_ids,
             log_probs=chunk.log_probs,

@@ -120,6 +120,7 @@ class TextChunk:
     num_reasoning_tokens: int = 0  # of num_tokens
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None  # that ended the sequence
     sequence_index: int = 0
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] | None = None
