@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.contract import FinishReason
-from triton_models.cpu.errors import EngineError
-from triton_models.cpu.request import NO_END_ID, PromptLogProbs, SequenceStats, TokenEvent
-from triton_models.cpu.wire import WireRequest
+from triton_models.errors import EngineError
+from triton_models.request import NO_END_ID, PromptLogProbs, SequenceStats, TokenEvent
 from triton_models.scripted.script import PlannedLogProbs, Take
+from triton_models.wire import WireRequest
 
 # What a script does not say: the chosen token is likely, its alternatives are less and less so
 LIKELY, UNLIKELY = -0.125, -4.0

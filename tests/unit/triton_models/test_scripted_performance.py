@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from triton_models.contract import FinishReason
-from triton_models.cpu.request import NO_END_ID, SamplingParams, TokenEvent
-from triton_models.cpu.wire import WireRequest
+from triton_models.request import NO_END_ID, SamplingParams, TokenEvent
 from triton_models.scripted.performance import LIKELY, Performance, ScriptedError
 from triton_models.scripted.script import PlannedLogProbs, Scenario, Take
+from triton_models.wire import WireRequest
 
 END_ID = 2
 
