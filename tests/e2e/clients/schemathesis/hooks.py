@@ -41,5 +41,5 @@ def _bound(body: dict[str, Any], path: str) -> None:
             value = body.get(name)
             if isinstance(value, int) and maximum < value <= largest:
                 body[name] = maximum
-    if "messages" in body or "prompt" in body:
+    if ("messages" in body or "prompt" in body) and not path.endswith("/count_tokens"):
         body.setdefault("max_tokens", MAX_TOKENS)
