@@ -50,7 +50,7 @@ async def generate(
 
 def _new_sequence(prepared: PreparedRequest) -> SequenceText | ParsedSequence:
     if prepared.new_parser is None:
-        return SequenceText(prepared.generation, prepared.decoder)
+        return SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
     return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
 
 

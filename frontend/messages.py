@@ -105,6 +105,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' is only allowed together with '{other}'.",
         "参数 '{param}' 只能与 '{other}' 一起使用",
     ),
+    "only_with_texts": (
+        "'{param}' is only allowed when '{other}' is text, not token ids.",
+        "仅当 '{other}' 为文本而非 token id 时才允许使用参数 '{param}'",
+    ),
+    "no_fill_in_middle": (
+        "'{param}' is not supported by this model: it has no form for filling in the middle.",
+        "此模型不支持参数 '{param}'：它没有中间填充（fill-in-the-middle）格式",
+    ),
     "only_with_tools": (
         "'{param}' is only allowed when tools are specified.",
         "参数 '{param}' 只能在提供工具时使用",

@@ -28,6 +28,8 @@ from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
 
+TOKENIZER_PATHS = ("/tokenize", "/detokenize", "/tokenizer_info")  # where other servers have them
+
 
 def install_error_handlers(app: Sanic[Any, Any]) -> None:
     app.exception(Exception)(answer_error)
@@ -79,7 +81,7 @@ def is_anthropic_surface(request: Request) -> bool:
 
 
 def is_openai_surface(request: Request) -> bool:
-    return request.path.startswith("/v1/")
+    return request.path.startswith("/v1/") or request.path in TOKENIZER_PATHS
 
 
 def language_of(request: Request) -> Language:

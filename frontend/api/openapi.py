@@ -68,7 +68,8 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.parameters
-        ],
+        ]
+        + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query],
         "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
     }
     if route.body is not None:
@@ -149,11 +150,13 @@ def _finished(schema: Any, components: Json) -> Any:
 def _add_words(schema: Json) -> None:
     """Say what each field of a request does, unless its type says so already."""
     for name, field_schema in schema["properties"].items():
-        if name in FIELD_WORDS and "description" not in field_schema:
-            english, chinese = FIELD_WORDS[name]
+        is_refused = field_schema.get("type") == "null"
+        if (name in FIELD_WORDS or is_refused) and "description" not in field_schema:
+            english, chinese = REFUSED_WORDS if is_refused else FIELD_WORDS[name]
             field_schema |= {"description": english, "x-description-zh": chinese}
 
 
+REFUSED_WORDS = ("Not supported: null only.", "不支持：只能为 null。")
 INFO = """\
 All surfaces are served on one port. Request bodies are JSON in UTF-8, also with
 `Content-Encoding: gzip` or `br`. Every answer has an `X-Request-Id`: the one that the request
