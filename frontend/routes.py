@@ -228,7 +228,6 @@ ROUTES: tuple[Route, ...] = (
         answers={200: anthropic.AnthropicMessage},
         events=anthropic.EVENTS,
         errors=INFERENCE_ERRORS,
-        error_shape=anthropic.AnthropicError,
         is_work=True,
     ),
     Route(
@@ -240,7 +239,6 @@ ROUTES: tuple[Route, ...] = (
         example={"model": "default", "messages": [{"role": "user", "content": QUESTION}]},
         answers={200: anthropic.CountedTokens},
         errors=INFERENCE_ERRORS,
-        error_shape=anthropic.AnthropicError,
         is_work=True,
     ),
     Route(
