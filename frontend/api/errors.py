@@ -23,6 +23,8 @@ from frontend.errors import (
 )
 from frontend.messages import Language, preferred_language
 from frontend.protocol.anthropic_answer import anthropic_error, anthropic_status, message_event
+from frontend.protocol.response_answer import error_event as response_error_event
+from frontend.protocol.response_answer import sse_typed_event
 from frontend.protocol.wire import native_error, openai_error, sse_event
 from frontend.telemetry.requests import current_request
 
@@ -72,8 +74,14 @@ def error_body(request: Request, error: ServingError) -> dict[str, Any]:
 
 def error_event(request: Request, error: ServingError) -> bytes:
     """An error that ends a stream, for its 200 has been sent."""
+    if is_responses_surface(request):
+        return sse_typed_event(response_error_event(error, language_of(request)))
     body = error_body(request, error)
     return message_event(body) if is_anthropic_surface(request) else sse_event(body)
+
+
+def is_responses_surface(request: Request) -> bool:
+    return request.path == "/v1/responses" or request.path.startswith("/v1/responses/")
 
 
 def is_anthropic_surface(request: Request) -> bool:
