@@ -12,7 +12,7 @@ from sanic.exceptions import NotFound as SanicNotFound
 from sanic.exceptions import PayloadTooLarge, SanicException
 
 from frontend.api.lifecycle import record_of
-from frontend.api.surfaces import Surface, surface_of
+from frontend.api.surfaces import Surface, is_responses_path, surface_of
 from frontend.context import context_of
 from frontend.errors import (
     BodyTooLarge,
@@ -24,6 +24,8 @@ from frontend.errors import (
 )
 from frontend.messages import Language, preferred_language
 from frontend.protocol.anthropic_answer import anthropic_error, anthropic_status, message_event
+from frontend.protocol.response_answer import error_event as response_error_event
+from frontend.protocol.response_answer import sse_typed_event
 from frontend.protocol.wire import native_error, openai_error, sse_event
 from frontend.telemetry.requests import current_request
 
@@ -75,6 +77,8 @@ def error_body(request: Request, error: ServingError) -> dict[str, Any]:
 
 def error_event(request: Request, error: ServingError) -> bytes:
     """An error that ends a stream, for its 200 has been sent."""
+    if is_responses_path(request.path):
+        return sse_typed_event(response_error_event(error, language_of(request)))
     body = error_body(request, error)
     is_anthropic = surface_of(request.path) is Surface.ANTHROPIC
     return message_event(body) if is_anthropic else sse_event(body)

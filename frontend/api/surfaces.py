@@ -22,3 +22,8 @@ def surface_of(path: str) -> Surface:
     if path.startswith("/v1/") or path in TOKENIZER_PATHS:
         return Surface.OPENAI
     return Surface.NATIVE
+
+
+def is_responses_path(path: str) -> bool:
+    """Whether its streams have events of the Responses API; its bodies are OpenAI's as all are."""
+    return path == "/v1/responses" or path.startswith("/v1/responses/")

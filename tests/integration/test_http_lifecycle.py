@@ -398,7 +398,9 @@ def fitting(shapes: tuple[type[msgspec.Struct], ...], event: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "route", [r for r in ROUTES if r.answers.get(200)], ids=lambda route: route.name
+    "route",
+    [r for r in ROUTES if r.answers.get(200) and "<response_id>" not in r.path],
+    ids=lambda route: route.name,
 )
 def test_answers_are_of_the_types_that_describe_them(
     client: RawClient, engine: FakeEngine, route: Route
@@ -417,7 +419,9 @@ def test_answers_are_of_the_types_that_describe_them(
     msgspec.json.decode(answer.body, type=route.answers[200])
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if r.events], ids=lambda route: route.name)
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTES if r.events and r.body], ids=lambda route: route.name
+)
 def test_events_are_of_the_types_that_describe_them(
     client: RawClient, engine: FakeEngine, route: Route
 ) -> None:
