@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from frontend.chat_prompt import LateGuide
-from frontend.engine import Engine
+from frontend.engine import TokenSource
 from frontend.errors import GenerationFailed
 from frontend.prepare import PreparedRequest
 from frontend.sequence_text import ParsedSequence, SequenceText, single_tokens
@@ -16,7 +16,9 @@ from frontend.types import FinishReason, TextChunk, TokenChunk
 NO_FINISH_REASON = "the engine's stream ended without a finish reason"
 
 
-async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[TextChunk, None]:
+async def generate(
+    prepared: PreparedRequest, engine: TokenSource
+) -> AsyncGenerator[TextChunk, None]:
     """Yield the text of every sequence; the last chunk of each has its finish_reason.
 
     Leaving early, for a stop string or because the client has gone, cancels the engine's work.
@@ -47,13 +49,12 @@ async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[
 
 
 def _new_sequence(prepared: PreparedRequest) -> SequenceText | ParsedSequence:
-    if prepared.new_parser is None:
-        return SequenceText(prepared.generation, prepared.decoder)
-    return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
+    text = SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
+    return text if prepared.new_parser is None else ParsedSequence(text, prepared.new_parser())
 
 
 async def _generate_late(
-    prepared: PreparedRequest, late: LateGuide, engine: Engine
+    prepared: PreparedRequest, late: LateGuide, engine: TokenSource
 ) -> AsyncGenerator[TextChunk, None]:
     """Let the model think, and call tools, as it likes; but what it answers follows the guide.
 
@@ -90,9 +91,8 @@ class _AnswerStart:
     def __init__(self, prepared: PreparedRequest, late: LateGuide) -> None:
         assert prepared.new_parser is not None, "what is guided late is parsed before"
         self._prepared, self._late = prepared, late
-        self._sequence = ParsedSequence(
-            prepared.generation, prepared.decoder, prepared.new_parser()
-        )
+        text = SequenceText(prepared.generation, prepared.decoder)
+        self._sequence = ParsedSequence(text, prepared.new_parser())
         self._token_ids: list[int] = []
         self._num_thought = 0  # the first tokens of them
         self._num_given_out = 0  # in chunks, as the next one

@@ -10,11 +10,20 @@ from typing import Any
 import msgspec
 from sanic import HTTPResponse
 
+from frontend.api.surfaces import Surface, surface_of
 from frontend.errors import ServingError
+from frontend.protocol.answers.anthropic import AnthropicError
 from frontend.protocol.answers.errors import NativeError, OpenAIError
+from frontend.protocol.anthropic_answer import anthropic_error_type, anthropic_status
 
 Handler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 Shape = type[msgspec.Struct]
+
+ERROR_SHAPES: dict[Surface, Shape] = {
+    Surface.OPENAI: OpenAIError,
+    Surface.ANTHROPIC: AnthropicError,
+    Surface.NATIVE: NativeError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +35,30 @@ class Route:
     body: Shape | None = None
     is_body_optional: bool = False
     example: Mapping[str, Any] | None = None  # a body that works with any model of the right kind
+    query: tuple[str, ...] = ()  # names of optional parameters behind the path
     answers: Mapping[int, Shape] = field(default_factory=dict)  # JSON, by status
     events: tuple[Shape, ...] = ()  # of the stream that it can answer with
     ends_with_done: bool = False  # after the last event there is `data: [DONE]`
     media: str | None = None  # an answer that is neither: its content type
     errors: tuple[type[ServingError], ...] = ()  # beyond those of any body, and 500
-    error_shape: Shape | None = None  # None: that of the surface
     is_work: bool = False  # counts as an active connection while it runs
 
     @property
-    def is_openai(self) -> bool:
-        return self.path.startswith("/v1/")
+    def surface(self) -> Surface:
+        return surface_of(self.path)
 
     @property
-    def error_type(self) -> Shape:
-        return self.error_shape or (OpenAIError if self.is_openai else NativeError)
+    def error_shape(self) -> Shape:
+        return ERROR_SHAPES[self.surface]
+
+    def status_of(self, error: type[ServingError]) -> int:
+        return anthropic_status(error) if self.surface is Surface.ANTHROPIC else error.status
+
+    def code_of(self, error: type[ServingError]) -> str:
+        """What the surface's answer calls the error."""
+        if self.surface is Surface.ANTHROPIC:
+            return anthropic_error_type(error)
+        return error.code if self.surface is Surface.OPENAI else error.native_code
 
     @property
     def parameters(self) -> list[str]:

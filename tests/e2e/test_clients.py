@@ -52,11 +52,18 @@ def test_the_openai_sdk_before_version_1_works(
     check_answers(found["plain"], found["stream"])
     assert found["error"] == {"status": 400, "param": "messages"}
     assert MODEL in found["models"]
+    completed = found["completed"]
+    assert completed["text"] == "The capital of France is" + completed["streamed"]
+    assert completed["first_log_prob"] is None
 
 
 def test_langchain_works(stack: Stack, run_client: RunClient) -> None:
     found = run_client("langchain_client.py", f"{stack.url}/v1", python=sys.executable)
     check_answers(found["plain"], found["stream"])
+    completed = found["completed"]
+    assert len(set(completed["texts"])) == 2
+    assert completed["streamed"] == completed["texts"]
+    assert completed["usage"]["completion_tokens"] == 24
 
 
 def test_requests_work_on_the_native_surface(stack: Stack, run_client: RunClient) -> None:
