@@ -50,6 +50,7 @@ class Settings:
     keep_alive_interval_s: float = 10.0  # between the SSE comments of a quiet stream
     drain_timeout_s: float = 30.0  # what running requests get when the server stops
     cors_origins: str = ""  # of web pages that may use this server, comma between; "*": of all
+    response_retention_days: float = 30.0  # how long /v1/responses keeps what it stores
     log_level: str = "info"
     log_format: str = "text"  # or "json"
 
@@ -74,6 +75,8 @@ class Settings:
             "keep_alive_interval_s", 0 < self.keep_alive_interval_s < inf, "must be positive"
         )
         self._check("drain_timeout_s", 0 <= self.drain_timeout_s < inf, "must be 0 or more")
+        retention = self.response_retention_days
+        self._check("response_retention_days", 0 < retention < inf, "must be positive")
         for name in ("triton_url", "triton_metrics_url"):
             self._check(name, _is_address(getattr(self, name)), "must be HOST:PORT")
 
@@ -93,6 +96,11 @@ class Settings:
     @property
     def allows_any_origin(self) -> bool:
         return "*" in self.allowed_origins
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's address of the database that all workers share."""
+        return f"sqlite+aiosqlite:///{self.home / 'state' / 'inflight.db'}"
 
     @property
     def triton_address(self) -> str:

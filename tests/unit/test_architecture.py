@@ -23,6 +23,8 @@ ALLOWED = {
     "transformers": ("frontend/text/tokenizer.py",),
     "tokenizers": ("frontend/text/tokenizer.py",),
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
+    "sqlalchemy": ("frontend/store/",),
+    "alembic": ("frontend/store/",),
     "typer": ("frontend/cli.py", "frontend/bench/"),
     "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
 }
@@ -104,6 +106,11 @@ def test_imports_point_from_the_surface_to_the_inside() -> None:
                      "frontend.prepare", "frontend.generate", "frontend.catalog") == []  # fmt: skip
     assert offenders(sources("frontend/protocol"), *upper, "frontend.triton", "frontend.prepare",
                      "frontend.engine", "frontend.catalog") == []  # fmt: skip
+    assert offenders(sources("frontend/store"), *upper, "frontend.triton", "frontend.text",
+                     "frontend.protocol", "frontend.responses", "frontend.prepare",
+                     "frontend.generate", "frontend.catalog") == []  # fmt: skip
+    assert offenders(sources("frontend/responses"), *upper, "frontend.context",
+                     "frontend.triton") == []  # fmt: skip
     assert offenders(sources("frontend/text"), *upper, "frontend.triton", "frontend.protocol",
                      "frontend.engine", "frontend.errors") == []  # fmt: skip
 

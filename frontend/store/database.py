@@ -1,0 +1,107 @@
+"""One worker's connections to the database, and the migrations that it starts with.
+
+Every worker process opens its own; SQLite's lock keeps them in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+MIGRATIONS = Path(__file__).with_name("migrations")
+LOCK_TIMEOUT_S = 30.0  # how long a transaction waits for another process' one
+_IS_WRITE = "is_write"
+
+
+class Database:
+    """Transactions; made by `open`."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._reading = engine
+        self._writing = engine.execution_options(**{_IS_WRITE: True})
+
+    @classmethod
+    async def open(cls, url: str) -> Self:
+        """Connect, and bring the tables up to date: one process does, the others wait for it.
+
+        Args:
+            url: SQLAlchemy's, with an asynchronous driver.
+        """
+        _make_file(url)
+        database = cls(_create_engine(url))
+        try:
+            async with database.write() as connection:
+                await connection.run_sync(_upgrade)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that sees one state of the database and changes nothing."""
+        async with self._reading.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that has the right to write from its beginning; commits at its end."""
+        async with self._writing.begin() as connection:
+            yield connection
+
+    async def close(self) -> None:
+        await self._reading.dispose()
+
+
+def _make_file(url: str) -> None:
+    """SQLite's file, for its owner only: conversations are in it."""
+    file = make_url(url).database
+    if file is not None:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch(mode=0o600)
+
+
+def _create_engine(url: str) -> AsyncEngine:
+    engine = create_async_engine(
+        url,
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+        connect_args={"timeout": LOCK_TIMEOUT_S},
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver leaves transactions to us
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute("PRAGMA synchronous=NORMAL")  # a power cut may cost the last commits, no more
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that reads before it writes could not wait for another's lock in between."""
+    is_write = connection.get_execution_options().get(_IS_WRITE)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_write else "BEGIN")
+
+
+def _upgrade(connection: Connection) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    if MigrationContext.configure(connection).get_current_revision() != newest:
+        command.upgrade(config, "head")

@@ -1,0 +1,277 @@
+"""Stored responses: the conversations that they make up, and those that run in the background.
+
+Knows JSON bodies and items as they are shown, and nothing of how they are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    RowMapping,
+    Select,
+    delete,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from frontend.store.database import Database
+from frontend.store.schema import response_events, response_items, responses
+
+Item = dict[str, Any]
+ACTIVE = ("queued", "in_progress")  # a worker has it in work, or should have
+MAX_EVENTS_READ = 1000
+MAX_DELETED = 500  # responses in one transaction: others wait for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredResponse:
+    id: str
+    created_at: float  # Unix seconds
+    status: str
+    body: dict[str, Any]  # the response without its output
+    previous_response_id: str | None = None
+    is_background: bool = False
+    has_events: bool = False
+    input: list[Item] = field(default_factory=list)  # what this request brought
+    output: list[Item] = field(default_factory=list)
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in ACTIVE
+
+    def shown(self) -> dict[str, Any]:
+        """The response as it is shown."""
+        return {**self.body, "status": self.status, "output": self.output}
+
+
+class ResponseStore:
+    """What is older than the retention time is not there any more, collected or not."""
+
+    def __init__(self, database: Database, *, retention_s: float) -> None:
+        self._database = database
+        self._retention_s = retention_s
+
+    async def add(self, response: StoredResponse, *, lease_until: float | None = None) -> None:
+        """Store a response that has ended, or that runs under a lease."""
+        values = {
+            name: getattr(response, name)
+            for name in ("id", "created_at", "previous_response_id", "status", "is_background",
+                         "has_events", "body")
+        }  # fmt: skip
+        async with self._database.write() as connection:
+            await connection.execute(insert(responses).values(**values, lease_until=lease_until))
+            await _add_items(connection, response.id, 0, response.input, is_output=False)
+            start = len(response.input)
+            await _add_items(connection, response.id, start, response.output, is_output=True)
+
+    async def get(self, response_id: str) -> StoredResponse | None:
+        chain = await self._load(self._visible().where(responses.c.id == response_id))
+        return chain[0] if chain else None
+
+    async def status(self, response_id: str) -> str | None:
+        """Only that: for those who wait for its end."""
+        query = select(responses.c.status).where(responses.c.id == response_id, self._is_kept())
+        async with self._database.read() as connection:
+            status: str | None = (await connection.execute(query)).scalar_one_or_none()
+        return status
+
+    async def chain(self, response_id: str) -> list[StoredResponse]:
+        """The response and all that it builds on, oldest first.
+
+        The first one's `previous_response_id` names what is not there any more, if anything; an
+        empty list: the response itself is not there.
+        """
+        links = (
+            select(responses.c.id, responses.c.previous_response_id, literal(0).label("depth"))
+            .where(responses.c.id == response_id)
+            .cte(recursive=True)
+        )
+        earlier = select(responses.c.id, responses.c.previous_response_id, links.c.depth + 1)
+        links = links.union_all(earlier.where(responses.c.id == links.c.previous_response_id))
+        return await self._load(
+            self._visible().join(links, links.c.id == responses.c.id).order_by(links.c.depth.desc())
+        )
+
+    async def find_items(self, item_ids: Collection[str]) -> dict[str, Item]:
+        """Items of any stored response by their ids; the newest of those with the same one."""
+        query = (
+            select(response_items.c.item_id, response_items.c.item)
+            .join(responses, responses.c.id == response_items.c.response_id)
+            .where(response_items.c.item_id.in_(item_ids), self._is_kept())
+            .order_by(responses.c.created_at)
+        )
+        async with self._database.read() as connection:
+            return {row.item_id: row.item for row in await connection.execute(query)}
+
+    async def delete(self, response_id: str) -> bool:
+        """Whether there was anything to delete; what runs is stopped by its worker."""
+        query = delete(responses).where(responses.c.id == response_id, self._is_kept())
+        async with self._database.write() as connection:
+            return _count(await connection.execute(query)) > 0
+
+    async def begin(self, response_id: str) -> None:
+        """The engine has it in work now."""
+        query = update(responses).where(responses.c.id == response_id, _IS_ACTIVE)
+        async with self._database.write() as connection:
+            await connection.execute(query.values(status="in_progress"))
+
+    async def finish(
+        self,
+        response_id: str,
+        status: str,
+        *,
+        changes: dict[str, Any] | None = None,
+        output: Sequence[Item] = (),
+        events: Sequence[dict[str, Any]] = (),
+    ) -> bool:
+        """End a response that runs; False when it has ended already, or is deleted.
+
+        Args:
+            changes: fields of the body.
+            events: the last ones of its stream.
+        """
+        is_it = responses.c.id == response_id
+        async with self._database.write() as connection:
+            row = (
+                await connection.execute(select(responses.c.body).where(is_it, _IS_ACTIVE))
+            ).one_or_none()
+            if row is None:
+                return False
+            values = {"status": status, "body": {**row.body, **(changes or {})}}
+            await connection.execute(
+                update(responses).where(is_it).values(**values, lease_until=None)
+            )
+            num_items = select(response_items.c.position).where(
+                response_items.c.response_id == response_id
+            )
+            start = len((await connection.execute(num_items)).all())
+            await _add_items(connection, response_id, start, output, is_output=True)
+            await _add_events(connection, response_id, events)
+        return True
+
+    async def add_events(self, response_id: str, events: Sequence[dict[str, Any]]) -> None:
+        """Keep more of a stream; what has ended meanwhile gets no more."""
+        query = select(responses.c.id).where(responses.c.id == response_id, _IS_ACTIVE)
+        async with self._database.write() as connection:
+            if (await connection.execute(query)).one_or_none() is not None:
+                await _add_events(connection, response_id, events)
+
+    async def events(self, response_id: str, *, after: int) -> list[dict[str, Any]]:
+        """At most MAX_EVENTS_READ events with a greater sequence number, in order."""
+        query = (
+            select(response_events.c.event)
+            .where(
+                response_events.c.response_id == response_id,
+                response_events.c.sequence_number > after,
+            )
+            .order_by(response_events.c.sequence_number)
+            .limit(MAX_EVENTS_READ)
+        )
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def renew(self, response_ids: Collection[str], lease_until: float) -> set[str]:
+        """Extend the leases of a worker's responses; returns those that are still to be run."""
+        query = (
+            update(responses)
+            .where(responses.c.id.in_(response_ids), _IS_ACTIVE)
+            .values(lease_until=lease_until)
+            .returning(responses.c.id)
+        )
+        async with self._database.write() as connection:
+            return set((await connection.execute(query)).scalars())
+
+    async def abandoned(self) -> list[str]:
+        """Those whose worker has not renewed its lease in time: it is dead."""
+        query = select(responses.c.id).where(_IS_ACTIVE, responses.c.lease_until < time.time())
+        async with self._database.read() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def collect(self) -> int:
+        """Delete responses that are older than the retention time; returns how many."""
+        query = select(responses.c.id).where(~self._is_kept(), ~_IS_ACTIVE).limit(MAX_DELETED)
+        async with self._database.read() as connection:
+            old = list((await connection.execute(query)).scalars())
+        if not old:
+            return 0  # and nobody had to wait for a lock
+        async with self._database.write() as connection:
+            return _count(
+                await connection.execute(delete(responses).where(responses.c.id.in_(old)))
+            )
+
+    def _is_kept(self) -> ColumnElement[bool]:
+        return responses.c.created_at >= time.time() - self._retention_s
+
+    def _visible(self) -> Select[Any]:
+        return select(responses).where(self._is_kept())
+
+    async def _load(self, query: Select[Any]) -> list[StoredResponse]:
+        async with self._database.read() as connection:
+            rows = (await connection.execute(query)).mappings().all()
+            ids = [row["id"] for row in rows]
+            items = await connection.execute(
+                select(response_items)
+                .where(response_items.c.response_id.in_(ids))
+                .order_by(response_items.c.position)
+            )
+            kept: dict[tuple[str, bool], list[Item]] = {}
+            for item in items:
+                kept.setdefault((item.response_id, item.is_output), []).append(item.item)
+        return [
+            _stored(row, kept.get((row["id"], False), []), kept.get((row["id"], True), []))
+            for row in rows
+        ]
+
+
+_IS_ACTIVE = responses.c.status.in_(ACTIVE)
+
+
+def _stored(row: RowMapping, own_input: list[Item], output: list[Item]) -> StoredResponse:
+    fields = {name: value for name, value in row.items() if name != "lease_until"}
+    return StoredResponse(**fields, input=own_input, output=output)
+
+
+async def _add_items(
+    connection: AsyncConnection,
+    response_id: str,
+    start: int,
+    items: Sequence[Item],
+    *,
+    is_output: bool,
+) -> None:
+    rows = [
+        {
+            "response_id": response_id,
+            "position": position,
+            "item_id": item["id"],
+            "is_output": is_output,
+            "item": item,
+        }
+        for position, item in enumerate(items, start)
+    ]
+    if rows:
+        await connection.execute(insert(response_items), rows)
+
+
+async def _add_events(
+    connection: AsyncConnection, response_id: str, events: Sequence[dict[str, Any]]
+) -> None:
+    rows = [
+        {"response_id": response_id, "sequence_number": one["sequence_number"], "event": one}
+        for one in events
+    ]
+    if rows:
+        await connection.execute(insert(response_events), rows)
+
+
+def _count(result: CursorResult[Any]) -> int:
+    return result.rowcount
