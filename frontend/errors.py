@@ -3,6 +3,7 @@
 ServingError                      500
 ├── InvalidRequest                400  malformed body; its message says what
 │   ├── InvalidParameter          400  one field is wrong; `param` names it
+│   ├── PreviousResponseNotFound  400
 │   ├── ContextLengthExceeded     400
 │   ├── MethodNotAllowed          405
 │   ├── BodyTooLarge              413
@@ -10,6 +11,7 @@ ServingError                      500
 │   └── UnsupportedContentEncoding 415
 ├── NotFound                      404
 │   ├── ModelNotFound             404
+│   ├── ResponseNotFound          404
 │   └── VariantNotFound           404
 ├── AuthenticationFailed          401
 ├── RateLimited                   429
@@ -45,6 +47,11 @@ class ServingError(Exception):
         self.values: dict[str, object] = {**values, **({} if param is None else {"param": param})}
         super().__init__(self.message())
 
+    def rename(self, param: str) -> None:
+        """Name another field: the one that the client knows."""
+        self.param = param
+        self.values["param"] = param
+
     def message(self, language: Language = Language.EN) -> str:
         return render(self.key, language, self.values)
 
@@ -63,6 +70,13 @@ class InvalidParameter(InvalidRequest):
 
     def __init__(self, param: str, key: str | None = None, **values: object):
         super().__init__(key, param=param, **values)
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """Values: response_id."""
+
+    code, native_code = "previous_response_not_found", "PREVIOUS_RESPONSE_NOT_FOUND"
+    key = "previous_response_not_found"
 
 
 class ContextLengthExceeded(InvalidRequest):
@@ -105,6 +119,12 @@ class ModelNotFound(NotFound):
     """Values: model."""
 
     code, native_code, key = "model_not_found", "MODEL_NOT_FOUND", "model_not_found"
+
+
+class ResponseNotFound(NotFound):
+    """Values: response_id."""
+
+    code, native_code, key = "response_not_found", "RESPONSE_NOT_FOUND", "response_not_found"
 
 
 class VariantNotFound(NotFound):

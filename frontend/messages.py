@@ -191,6 +191,47 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "GET /v1/models lists the models there are.",
         "可通过 GET /v1/models 查看现有模型",
     ),
+    "response_not_found": (
+        "The response '{response_id}' does not exist: it was not stored, or is deleted or expired.",
+        "响应 '{response_id}' 不存在：未被保存，或已被删除或过期",
+    ),
+    "previous_response_not_found": (
+        "The conversation cannot be continued: its response '{response_id}' was not stored, or is "
+        "deleted or expired.",
+        "无法继续对话：其中的响应 '{response_id}' 未被保存，或已被删除或过期",
+    ),
+    "previous_response_active": (
+        "'{param}' names a response that is not finished yet.",
+        "参数 '{param}' 指向的响应尚未完成",
+    ),
+    "item_not_found": (
+        "'{param}' names an item that is not stored: '{item_id}'",
+        "参数 '{param}' 指向的条目未被保存：'{item_id}'",
+    ),
+    "no_call_for_output": (
+        "'{param}' has an output for the call '{call_id}', but no such call before it.",
+        "参数 '{param}' 包含调用 '{call_id}' 的输出，但之前没有该调用",
+    ),
+    "metadata_too_long": (
+        "'{param}' has a key of more than 64 or a value of more than 512 characters: '{name}'",
+        "参数 '{param}' 的键超过 64 个字符或值超过 512 个字符：'{name}'",
+    ),
+    "not_in_background": (
+        "Only a response that was created with 'background': true can be cancelled.",
+        "只能取消以 'background': true 创建的响应",
+    ),
+    "already_ended": (
+        "The response has ended already; its status is {status}.",
+        "响应已结束，状态为 {status}",
+    ),
+    "no_stream_kept": (
+        "Only a response that was created with 'background' and 'stream': true can be streamed.",
+        "只有以 'background' 和 'stream': true 创建的响应才能以流方式读取",
+    ),
+    "run_interrupted": (
+        "The server stopped before this response was finished.",
+        "服务器在此响应完成之前停止",
+    ),
     "variant_not_found": (
         "The model '{model}' has no variant that fits {wanted}; there are: {variants}.",
         "模型 '{model}' 没有符合 {wanted} 的版本，现有版本：{variants}",

@@ -32,6 +32,18 @@ def parse_body(body: bytes, shape: type[T]) -> T:
     return decoded
 
 
+def convert(value: object, shape: type[T], param: str) -> T:
+    """The same for a part of a body that was decoded before.
+
+    Raises:
+        InvalidParameter: `param` and the path below it name the field.
+    """
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as exc:
+        raise _translate(str(exc), param) from exc
+
+
 @cache
 def _decoder(shape: type[T]) -> msgspec.json.Decoder[T]:
     return msgspec.json.Decoder(shape)
@@ -42,10 +54,10 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`")
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 
 
-def _translate(message: str) -> InvalidRequest:
+def _translate(message: str, param: str = "") -> InvalidRequest:
     """Read the path and the kind of mistake out of msgspec's message."""
     at = _PATH.search(message)
-    path = at["path"].lstrip(".").replace("[...]", "") if at else ""
+    path = (param + (at["path"] if at else "")).lstrip(".").replace("[...]", "")
     reason = message[: at.start()] if at else message
     for pattern, key in ((_MISSING, "missing"), (_UNKNOWN, "unknown_field")):
         if match := pattern.match(reason):

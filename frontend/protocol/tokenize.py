@@ -68,6 +68,10 @@ _OF_MESSAGES = (
 )
 
 
+class TokenizerInfoQuery(msgspec.Struct, kw_only=True):
+    model: str | None = None
+
+
 class DetokenizeRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     tokens: Annotated[list[TokenId], entries(0, MAX_TOKENS)]
     model: str | None = None
