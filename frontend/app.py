@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+from contextlib import AsyncExitStack
 from typing import Any
 
 from sanic import Sanic
@@ -18,12 +19,16 @@ from frontend.api.openapi import describe
 from frontend.catalog import Catalog
 from frontend.context import Context, ModelRepository
 from frontend.engine import Engine
+from frontend.responses.background import BackgroundRuns
 from frontend.routes import ROUTES
 from frontend.settings import Settings
+from frontend.store.database import Database
+from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.repository import ModelRepository as TritonRepository
 
+DAY_S = 86_400.0
 _app_numbers = itertools.count()  # Sanic wants a name of its own for each app of a process
 
 
@@ -78,19 +83,29 @@ def _add_lifecycle(
     async def open_context(app: Sanic[Config, Any]) -> None:
         triton = TritonClient(settings.triton_address)
         models = TritonRepository(settings, triton.rpc, triton.capabilities)
+        opened = app.ctx.opened = AsyncExitStack()
+        database = await Database.open(settings.database_url)
+        opened.push_async_callback(database.close)
+        opened.push_async_callback((engine or triton).close)
+        responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
         app.ctx.serving = Context(
             settings=settings,
             catalog=Catalog(settings.home, default_model=settings.model),
             metrics=Metrics(),
             engine=engine or triton,
             repository=repository or models,
+            responses=responses,
+            background=BackgroundRuns(responses),
             root_pid=root_pid,
         )
+        app.ctx.serving.background.open()
+        opened.push_async_callback(app.ctx.serving.background.close)
 
     @app.before_server_stop
     async def stop(app: Sanic[Config, Any]) -> None:
         app.ctx.serving.is_stopping = True
+        app.ctx.serving.background.drain(settings.drain_timeout_s)
 
     @app.after_server_stop
     async def close_context(app: Sanic[Config, Any]) -> None:
-        await app.ctx.serving.engine.close()
+        await app.ctx.opened.aclose()

@@ -10,7 +10,9 @@ from sanic import Request
 from build_engines.artefact import Artefact
 from frontend.catalog import Catalog
 from frontend.engine import Engine
+from frontend.responses.background import BackgroundRuns
 from frontend.settings import Settings
+from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.types import LoadedModel
 
@@ -41,6 +43,8 @@ class Context:
     metrics: Metrics
     engine: Engine
     repository: ModelRepository
+    responses: ResponseStore
+    background: BackgroundRuns
     root_pid: int  # the process that started this installation's processes
     is_stopping: bool = False  # requests in work are let end; no more are taken
 

@@ -16,6 +16,14 @@ from frontend.api.models import (
     unload_model,
 )
 from frontend.api.native import create_batch, create_generation, stream_generation
+from frontend.api.openai_responses import (
+    cancel_response,
+    count_input_tokens,
+    create_response,
+    delete_response,
+    get_response,
+    list_input_items,
+)
 from frontend.api.route import Route
 from frontend.api.tokenize import (
     detokenize,
@@ -29,20 +37,33 @@ from frontend.errors import (
     EngineUnavailable,
     GenerationFailed,
     InvalidParameter,
+    InvalidRequest,
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
+    PreviousResponseNotFound,
+    ResponseNotFound,
     ServerOverloaded,
     VariantNotFound,
 )
-from frontend.protocol.answers import anthropic, chat, completions, native, openai, tokens
+from frontend.protocol.answers import (
+    anthropic,
+    chat,
+    completions,
+    native,
+    openai,
+    responses,
+    tokens,
+)
 from frontend.protocol.answers.description import OpenAPI
 from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
-from frontend.protocol.tokenize import DetokenizeRequest, TokenizeRequest
+from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
+from frontend.protocol.response_request import ResponseRequest
+from frontend.protocol.tokenize import DetokenizeRequest, TokenizeRequest, TokenizerInfoQuery
 
 INFERENCE_ERRORS = (
     InvalidParameter,
@@ -206,7 +227,7 @@ ROUTES: tuple[Route, ...] = (
         "/tokenizer_info",
         get_tokenizer_info,
         ("A model's special tokens and chat template.", "模型的特殊 token 与对话模板。"),
-        query=("model",),
+        query=TokenizerInfoQuery,
         answers={200: tokens.TokenizerInfo},
         errors=(ModelNotFound,),
     ),
@@ -236,6 +257,64 @@ ROUTES: tuple[Route, ...] = (
         answers={200: anthropic.CountedTokens},
         errors=INFERENCE_ERRORS,
         is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/responses",
+        create_response,
+        ("Answer, and keep the conversation.", "回答并保存对话。"),
+        body=ResponseRequest,
+        example={"input": QUESTION, "max_output_tokens": 64},
+        answers={200: responses.Response},
+        events=responses.EVENTS,
+        errors=(*INFERENCE_ERRORS, PreviousResponseNotFound),
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/responses/input_tokens",
+        count_input_tokens,
+        ("How many tokens an input has.", "计算输入的 token 数。"),
+        body=ResponseRequest,
+        example={"input": QUESTION},
+        answers={200: responses.ResponseInputTokens},
+        errors=(*INFERENCE_ERRORS, PreviousResponseNotFound),
+    ),
+    Route(
+        "GET",
+        "/v1/responses/<response_id>",
+        get_response,
+        ("A stored response, or its stream.", "已保存的响应，或其事件流。"),
+        query=RetrieveQuery,
+        answers={200: responses.Response},
+        events=responses.EVENTS,
+        errors=(InvalidParameter, ResponseNotFound),
+        is_work=True,
+    ),
+    Route(
+        "DELETE",
+        "/v1/responses/<response_id>",
+        delete_response,
+        ("Delete a stored response.", "删除已保存的响应。"),
+        answers={200: responses.DeletedResponse},
+        errors=(ResponseNotFound,),
+    ),
+    Route(
+        "POST",
+        "/v1/responses/<response_id>/cancel",
+        cancel_response,
+        ("Stop a background response.", "停止后台响应。"),
+        answers={200: responses.Response},
+        errors=(InvalidRequest, BodyTooLarge, ResponseNotFound),
+    ),
+    Route(
+        "GET",
+        "/v1/responses/<response_id>/input_items",
+        list_input_items,
+        ("What a response was made from.", "生成响应所用的全部条目。"),
+        query=ItemsQuery,
+        answers={200: responses.ResponseItems},
+        errors=(InvalidParameter, PreviousResponseNotFound, ResponseNotFound),
     ),
     Route(
         "POST",

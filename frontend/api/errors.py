@@ -24,6 +24,8 @@ from frontend.errors import (
 )
 from frontend.messages import Language, preferred_language
 from frontend.protocol.anthropic_answer import anthropic_error, anthropic_status, message_event
+from frontend.protocol.response_answer import error_event as response_error_event
+from frontend.protocol.response_answer import sse_typed_event
 from frontend.protocol.wire import native_error, openai_error, sse_event
 from frontend.telemetry.requests import current_request
 
@@ -75,9 +77,16 @@ def error_body(request: Request, error: ServingError) -> dict[str, Any]:
 
 def error_event(request: Request, error: ServingError) -> bytes:
     """An error that ends a stream, for its 200 has been sent."""
+    if is_responses_surface(request):
+        return sse_typed_event(response_error_event(error, language_of(request)))
     body = error_body(request, error)
     is_anthropic = surface_of(request.path) is Surface.ANTHROPIC
     return message_event(body) if is_anthropic else sse_event(body)
+
+
+def is_responses_surface(request: Request) -> bool:
+    """Its errors are OpenAI's; only its streams end with an event of their own."""
+    return request.path == "/v1/responses" or request.path.startswith("/v1/responses/")
 
 
 def language_of(request: Request) -> Language:

@@ -148,18 +148,38 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
         "Cached prompts are shared only among requests of the same salt.",
         "仅在盐值相同的请求之间共享提示词缓存。",
     ),
+    # conversations that the server keeps
+    "instructions": ("What the model is told before all else.", "最先告诉模型的指示。"),
+    "previous_response_id": (
+        "The stored response that this one builds on.",
+        "本次响应所接续的已保存响应。",
+    ),
+    "background": (
+        "Whether it runs on without the connection; read it with its id.",
+        "是否脱离连接在后台运行；可用其 id 读取。",
+    ),
+    "include": ("What else is shown.", "还要返回哪些内容。"),
+    "truncation": (
+        "`auto` drops the oldest messages of a conversation that is too long.",
+        "`auto` 会丢弃过长对话中最早的消息。",
+    ),
     # loading models
     "quantization": ("The variant to load.", "要加载的量化版本。"),
     "prefer_gpu": ("Whether a GPU variant is taken where there is one.", "有 GPU 版本时是否优先。"),
     # refused, unless null
     **dict.fromkeys(
         (
+            "access_programs",
             "audio",
             "container",
             "diagnostics",
             "inference_geo",
             "user_profile_id",
             "workspace_id",
+            "background_options",
+            "context_management",
+            "conversation",
+            "image",
             "moderation",
             "prediction",
             "prompt_cache_options",

@@ -71,7 +71,7 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.parameters
         ]
-        + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query],
+        + _query(route),
         "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
     }
     if route.body is not None:
@@ -83,6 +83,16 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
             "content": {"application/json": media},
         }
     return operation
+
+
+def _query(route: Route) -> list[Json]:
+    if route.query is None:
+        return []
+    schema = msgspec.json.schema_components([route.query])[1][route.query.__name__]
+    return [
+        {"name": name, "in": "query", "required": False, "schema": one}
+        for name, one in schema["properties"].items()
+    ]
 
 
 def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:

@@ -32,10 +32,10 @@ class Route:
     path: str  # as Sanic has it: /v1/models/<model_name>
     handler: Handler
     summary: tuple[str, str]  # English, Chinese
+    query: Shape | None = None  # its fields are the query's parameters
     body: Shape | None = None
     is_body_optional: bool = False
     example: Mapping[str, Any] | None = None  # a body that works with any model of the right kind
-    query: tuple[str, ...] = ()  # names of optional parameters behind the path
     answers: Mapping[int, Shape] = field(default_factory=dict)  # JSON, by status
     events: tuple[Shape, ...] = ()  # of the stream that it can answer with
     ends_with_done: bool = False  # after the last event there is `data: [DONE]`

@@ -34,6 +34,11 @@ ANTHROPIC_FIELDS = """
     model messages system tools tool_choice thinking output_config cache_control metadata
     max_tokens stop_sequences temperature top_p top_k stream service_tier
 """
+RESPONSE_FIELDS = """
+    model input instructions previous_response_id stream stream_options background store include
+    max_output_tokens temperature top_p top_logprobs text reasoning truncation tools tool_choice
+    parallel_tool_calls max_tool_calls metadata user safety_identifier prompt_cache_key service_tier
+"""
 EMBEDDING_FIELDS = "model input dimensions encoding_format user"
 
 
@@ -64,8 +69,12 @@ def test_every_route_is_described(route: Route) -> None:
     assert re.search("[\u4e00-\u9fff]", found["x-summary-zh"])
     assert ("requestBody" in found) == (route.body is not None)
     assert {"500"} < found["responses"].keys()
-    parameters = {parameter["name"] for parameter in found["parameters"]}
-    assert parameters == {*re.findall(r"<(\w+)>", route.path), *route.query}
+    parameters = {(one["in"], one["name"]) for one in found["parameters"]}
+    in_query = route.query.__struct_fields__ if route.query else ()
+    assert parameters == {
+        *(("path", name) for name in re.findall(r"<(\w+)>", route.path)),
+        *(("query", name) for name in in_query),
+    }
 
 
 def test_operations_have_ids_of_their_own() -> None:
@@ -79,6 +88,7 @@ def test_operations_have_ids_of_their_own() -> None:
         ("/v1/chat/completions", CHAT_FIELDS),
         ("/v1/messages", ANTHROPIC_FIELDS),
         ("/v1/embeddings", EMBEDDING_FIELDS),
+        ("/v1/responses", RESPONSE_FIELDS),
         ("/api/v1/generate", NATIVE_FIELDS),
         ("/api/v1/generate/stream", NATIVE_FIELDS),
         ("/api/v1/batch/generate", "requests"),

@@ -1,0 +1,199 @@
+"""/v1/responses: create, read, stream again, cancel, delete; the items of the input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from sanic import HTTPResponse, Request
+
+from frontend.api.body import read_body
+from frontend.api.errors import language_of, report
+from frontend.api.responses import json_response
+from frontend.api.sse import send_events
+from frontend.context import Context, context_of
+from frontend.errors import InvalidParameter, InvalidRequest, ResponseNotFound
+from frontend.generate import generate
+from frontend.prepare import PreparedRequest
+from frontend.protocol.response_answer import (
+    ENDINGS,
+    Event,
+    ResponseEncoder,
+    sse_typed_event,
+)
+from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
+from frontend.protocol.response_request import ResponseRequest
+from frontend.responses.background import follow
+from frontend.responses.conversation import Turn, prepare_turn, read_turn, stored_items
+from frontend.store.responses import StoredResponse
+from frontend.types import TextChunk
+
+
+async def create_response(request: Request) -> HTTPResponse | None:
+    """POST /v1/responses"""
+    context = context_of(request)
+    turn, prepared = await _prepare(request)
+    body = turn.body
+    encoder = _encoder(body, prepared)
+    chunks = _chunks(context, prepared)
+    if body.background:
+        response = _stored(turn, encoder.body("queued"))
+        await context.background.start(response, encoder, chunks, language_of(request))
+        if not body.stream:
+            return json_response(response.shown())
+        await _send(request, follow(context.responses, response.id, after=-1))
+        return None
+    async with aclosing(chunks):
+        events = _answer(request, turn, encoder, chunks)
+        if body.stream:
+            await _send(request, events)
+            return None
+        last = [event async for event in events][-1]
+    return json_response(last["response"])
+
+
+async def count_input_tokens(request: Request) -> HTTPResponse:
+    """POST /v1/responses/input_tokens"""
+    _, prepared = await _prepare(request)
+    count = len(prepared.generation.prompt_token_ids)
+    return json_response({"object": "response.input_tokens", "input_tokens": count})
+
+
+async def get_response(request: Request, response_id: str) -> HTTPResponse | None:
+    """GET /v1/responses/{response_id}"""
+    context = context_of(request)
+    query = RetrieveQuery.read(dict(request.args))
+    response = await _get(context, response_id)
+    if not query.stream:
+        return json_response(response.shown())
+    if not response.has_events:
+        raise InvalidParameter("stream", "no_stream_kept")
+    await _send(request, follow(context.responses, response_id, after=query.starting_after))
+    return None
+
+
+async def delete_response(request: Request, response_id: str) -> HTTPResponse:
+    """DELETE /v1/responses/{response_id}"""
+    context = context_of(request)
+    if not await context.responses.delete(response_id):
+        raise ResponseNotFound(response_id=response_id)
+    context.background.stop(response_id)
+    return json_response({"id": response_id, "object": "response", "deleted": True})
+
+
+async def cancel_response(request: Request, response_id: str) -> HTTPResponse:
+    """POST /v1/responses/{response_id}/cancel; a second time changes nothing."""
+    context = context_of(request)
+    response = await _get(context, response_id)
+    if not response.is_background:
+        raise InvalidRequest("not_in_background")
+    await context.responses.finish(response_id, "cancelled")
+    context.background.stop(response_id)
+    response = await _get(context, response_id)
+    if response.status != "cancelled":
+        raise InvalidRequest("already_ended", status=response.status)
+    return json_response(response.shown())
+
+
+async def list_input_items(request: Request, response_id: str) -> HTTPResponse:
+    """GET /v1/responses/{response_id}/input_items"""
+    context = context_of(request)
+    query = ItemsQuery.read(dict(request.args))
+    items = await stored_items(await _get(context, response_id), context.responses)
+    return json_response(query.page(items))
+
+
+async def _prepare(request: Request) -> tuple[Turn, PreparedRequest]:
+    context = context_of(request)
+    body = read_body(request, ResponseRequest)
+    body.check()
+    turn = await read_turn(body, context.responses)
+    return turn, await prepare_turn(turn, catalog=context.catalog, engine=context.engine)
+
+
+async def _get(context: Context, response_id: str) -> StoredResponse:
+    response = await context.responses.get(response_id)
+    if response is None:
+        raise ResponseNotFound(response_id=response_id)
+    return response
+
+
+def _encoder(body: ResponseRequest, prepared: PreparedRequest) -> ResponseEncoder:
+    generation = prepared.generation
+    fields = {
+        "id": generation.request_id,
+        "created_at": int(time.time()),
+        "model": generation.model,
+        **body.echo(),
+    }
+    return ResponseEncoder(
+        fields,
+        num_prompt_tokens=len(generation.prompt_token_ids),
+        tokens=prepared.tokenizer,
+        has_summary=body.has_summary,
+        is_background=bool(body.background),
+    )
+
+
+def _chunks(context: Context, prepared: PreparedRequest) -> AsyncGenerator[TextChunk, None]:
+    chunks = generate(prepared, context.engine)
+    return context.metrics.observe(prepared.generation, chunks)
+
+
+def _stored(turn: Turn, shown: dict[str, Any]) -> StoredResponse:
+    own = {name: value for name, value in shown.items() if name not in ("status", "output")}
+    is_background = bool(turn.body.background)
+    return StoredResponse(
+        id=shown["id"],
+        created_at=shown["created_at"],
+        status=shown["status"],
+        body=own,
+        previous_response_id=turn.body.previous_response_id,
+        is_background=is_background,
+        has_events=is_background and bool(turn.body.stream),
+        input=turn.own,
+        output=shown["output"],
+    )
+
+
+async def _answer(
+    request: Request, turn: Turn, encoder: ResponseEncoder, chunks: AsyncIterator[TextChunk]
+) -> AsyncGenerator[Event, None]:
+    """All events. The response is stored before its last one: who has seen that may build on it.
+
+    What fails in mid-stream ends as a response that failed.
+    """
+    has_begun = False
+    try:
+        async with aclosing(encoder.events(chunks)) as events:
+            async for event in events:
+                if event["type"] in ENDINGS.values():
+                    await _store(request, turn, event)
+                has_begun = True
+                yield event
+    except Exception as exc:
+        if not has_begun or not turn.body.stream:
+            raise
+        failed = encoder.failed(report(request, exc), language_of(request))
+        await _store(request, turn, failed)
+        yield failed
+
+
+async def _store(request: Request, turn: Turn, last: Event) -> None:
+    if turn.body.is_stored:
+        await context_of(request).responses.add(_stored(turn, last["response"]))
+
+
+async def _send(request: Request, events: AsyncGenerator[Event, None]) -> None:
+    async def encoded() -> AsyncGenerator[bytes, None]:
+        async with aclosing(events):
+            async for event in events:
+                yield sse_typed_event(event)
+
+    await send_events(
+        request,
+        encoded(),
+        keep_alive_interval_s=context_of(request).settings.keep_alive_interval_s,
+    )

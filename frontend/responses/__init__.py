@@ -1,0 +1,1 @@
+"""Conversations and background runs of /v1/responses."""
