@@ -67,10 +67,10 @@ class Run:
 
     async def flush(self) -> None:
         async with self.lock:
-            events, self.waiting = self.waiting, []
             self.flushed_at = time.monotonic()
-            if events:
+            if events := list(self.waiting):
                 await self.store.add_events(self.response.id, events)
+                del self.waiting[: len(events)]  # more may have come meanwhile
 
     async def _take(self, event: Event) -> None:
         if event["type"] in ENDINGS.values():
