@@ -397,6 +397,18 @@ def fitting(shapes: tuple[type[msgspec.Struct], ...], event: Any) -> bool:
     return found == 1
 
 
+def named(client: RawClient, engine: FakeEngine, route: Route) -> str:
+    """What stands for the variable in the route's path: something that is there."""
+    if "<response_id>" not in route.path:
+        return "tiny"
+    engine.script = Script(steps=one_token_a_step([72, 73], every_s=0.1))
+    body = {"input": "Hello", "background": True, "stream": True}
+    events = parse_events(ask(client, "/v1/responses", body).body)
+    if not route.path.endswith("/cancel"):
+        return str(events[0]["response"]["id"])
+    return str(ask(client, "/v1/responses", {"input": "Hello", "background": True}).json["id"])
+
+
 @pytest.mark.parametrize(
     "route",
     [r for r in ROUTES if r.answers.get(200) and "<response_id>" not in r.path],
@@ -410,7 +422,7 @@ def test_answers_are_of_the_types_that_describe_them(
     engine.models["tiny"] = replace(
         engine.models["tiny"], embedding_size=4 if "embeddings" in route.path else None
     )
-    path = re.sub("<.*>", "tiny", route.path)
+    path = re.sub("<.*>", named(client, engine, route), route.path)
     example = None if route.example is None else dict(route.example)
     if example is not None and "model" in example:
         example["model"] = "tiny"
@@ -426,7 +438,11 @@ def test_events_are_of_the_types_that_describe_them(
     client: RawClient, engine: FakeEngine, route: Route
 ) -> None:
     engine.script = Script(steps=one_token_a_step([72, 73], every_s=0.02))
-    answer = ask(client, route.path, {**(route.example or {}), "stream": True})
+    if route.body is None:
+        path = re.sub("<.*>", named(client, engine, route), route.path)
+        answer = ask(client, f"{path}?stream=true")
+    else:
+        answer = ask(client, route.path, {**(route.example or {}), "stream": True})
     events = parse_events(answer.body)
     if route.ends_with_done:
         assert events.pop() == "[DONE]"
