@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.e2e.stack import MODEL, Stack
 
 RunClient = Callable[..., Any]
+ClientPython = Callable[[str], str]
 
 
 def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
@@ -21,7 +25,7 @@ def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
 
 
 def test_the_openai_sdk_of_today_works(
-    stack: Stack, run_client: RunClient, client_python: Callable[[str], str]
+    stack: Stack, run_client: RunClient, client_python: ClientPython
 ) -> None:
     found = run_client("openai/client.py", f"{stack.url}/v1", python=client_python("openai"))
     check_answers(found["plain"], found["stream"])
@@ -44,7 +48,7 @@ def test_the_openai_sdk_of_today_works(
 
 
 def test_the_openai_sdk_before_version_1_works(
-    stack: Stack, run_client: RunClient, client_python: Callable[[str], str]
+    stack: Stack, run_client: RunClient, client_python: ClientPython
 ) -> None:
     python = client_python("openai_028")
     found = run_client("openai_028/client.py", f"{stack.url}/v1", python=python)
@@ -54,9 +58,183 @@ def test_the_openai_sdk_before_version_1_works(
     assert MODEL in found["models"]
 
 
-def test_langchain_works(stack: Stack, run_client: RunClient) -> None:
-    found = run_client("langchain_client.py", f"{stack.url}/v1", python=sys.executable)
+def test_the_helpers_of_the_openai_sdk_work(
+    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+) -> None:
+    url, python = f"{stack.url}/v1", client_python("openai")
+    found = run_client("openai/helpers.py", url, scripted_model, python=python)
+    num_tokens = found["streamed"].pop("num_tokens")
+    assert num_tokens[0] == num_tokens[1] > 0
+    num_tokens = found["log_probs"].pop("num_tokens")
+    assert num_tokens[0] == num_tokens[1] == 8
+    assert found["agent"].pop("num_pieces") > 1
+    choices = found.pop("choices")
+    assert choices["streamed"] == choices["plain"]
+    assert len(set(choices["plain"])) == 2
+    assert found == {
+        "parsed": {"city": "City", "cut_off": "length"},
+        "streamed": {
+            "events": [
+                "chunk",
+                "content.delta",
+                "content.done",
+                "logprobs.content.delta",
+                "logprobs.content.done",
+            ],
+            "is_whole": True,
+            "city": "City",
+            "finish_reason": "stop",
+        },
+        "forced_call": {"content": None, "arguments": "GetWeather", "finish_reason": "stop"},
+        "agent": {
+            "name": "get_weather",
+            "city": "Paris",
+            "is_whole": True,
+            "finish_reasons": ["tool_calls", "stop"],
+            "text": "It is sunny in Paris.",
+        },
+        "log_probs": {"is_whole": True, "num_top": [3], "is_greedy": True},
+        "errors": {
+            "image": "messages[0].content[0].type",
+            "schema": "response_format.json_schema.schema",
+            "tool_choice": "tool_choice",
+            "top_logprobs": "top_logprobs",
+            "unknown": "no_such_field",
+        },
+    }
+
+
+def test_langchain_works(
+    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+) -> None:
+    url, python = f"{stack.url}/v1", client_python("agents")
+    found = run_client("agents/langchain_client.py", url, scripted_model, python=python)
     check_answers(found["plain"], found["stream"])
+    assert found["stream"]["usage"] == [found["usage"]]
+    assert found["batch"] == [found["plain"]["text"]] * 2
+    assert found["async_text"] == found["plain"]["text"]
+    city = {"type": "City", "error": "None"}
+    assert found["structured"] == {"json_schema": city, "function_calling": city}
+    assert found["agent"] == {
+        "results": ["sunny in Paris"],
+        "finish_reason": "tool_calls",
+        "text": "It is sunny in Paris.",
+    }
+    assert found["refused"] == "top_p"
+
+
+def test_pydantic_ai_works(
+    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+) -> None:
+    url, python = f"{stack.url}/v1", client_python("agents")
+    found = run_client("agents/pydantic_ai_client.py", url, scripted_model, python=python)
+    streamed = found.pop("streamed")
+    assert streamed["is_whole"]
+    assert streamed["num_pieces"] > 2
+    assert streamed["num_output_tokens"][0] == streamed["num_output_tokens"][1] > 2
+    assert found == {
+        "structured": {"NativeOutput": "City", "ToolOutput": "City"},
+        "agent": {"text": "It is sunny in Paris.", "num_requests": 2},
+        "report": {"city": "Oslo", "is_sunny": True},
+        "refused": {"status": 400, "param": "top_p"},
+    }
+
+
+def test_instructor_works(stack: Stack, run_client: RunClient, client_python: ClientPython) -> None:
+    python = client_python("wrappers")
+    found = run_client("wrappers/instructor_client.py", f"{stack.url}/v1", python=python)
+    person = {"type": "Person", "finish_reason": "stop"}
+    assert found["whole"] == {
+        "tool_call": person,
+        "tools_strict": person,
+        "json_schema_mode": person,
+    }
+    assert [person.keys() for person in found["pieces"]] == [{"city", "age"}] * 2
+    assert found["asynchronous"] == "Person"
+
+
+def test_litellm_works(
+    stack: Stack,
+    scripted_model: str,
+    embedding_model: str,
+    run_client: RunClient,
+    client_python: ClientPython,
+) -> None:
+    names, python = (scripted_model, embedding_model), client_python("wrappers")
+    found = run_client("wrappers/litellm_client.py", f"{stack.url}/v1", *names, python=python)
+    check_answers(found["plain"], found["stream"])
+    assert found["async_text"] == found["plain"]["text"]
+    assert found["agent"] == {
+        "name": "get_weather",
+        "arguments": {"city": "Paris"},
+        "finish_reasons": ["tool_calls", "stop"],
+        "text": "It is sunny in Paris.",
+    }
+    assert found["embedding_sizes"] == [384, 384]
+    assert found["refused"] == {"bad": "BadRequestError", "unknown": "NotFoundError"}
+
+
+def test_the_openai_sdk_for_node_works(
+    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+) -> None:
+    url, python = f"{stack.url}/v1", client_python("node")
+    found = run_client("node/openai_client.mjs", url, scripted_model, python=python)
+    check_answers(found["plain"], found["stream"])
+    assert found["stream"]["usage"]["total_tokens"] == found["plain"]["usage"]["total_tokens"]
+    assert found["is_city"]
+    agent = {"text": "It is sunny in Paris.", "results": ["sunny in Paris"]}
+    assert found["agents"] == [agent, agent]
+    assert found["refused"] == {"is": True, "param": "top_p"}
+
+
+def test_the_vercel_ai_sdk_works(
+    stack: Stack,
+    scripted_model: str,
+    embedding_model: str,
+    run_client: RunClient,
+    client_python: ClientPython,
+) -> None:
+    names, python = (scripted_model, embedding_model), client_python("node")
+    found = run_client("node/ai_sdk_client.mjs", f"{stack.url}/v1", *names, python=python)
+    assert found["embedding_size"] == 384
+    for provider in ("compatible", "openai"):
+        text = found[provider].pop("text")
+        assert text["is_whole"]
+        assert text["num_pieces"] > 2
+        assert text["finish_reasons"][0] == text["finish_reasons"][1]
+        assert text["num_output_tokens"][0] == text["num_output_tokens"][1] > 2
+        assert found[provider] == {
+            "structured": [True, True],
+            "forced": [["get_weather", "string"]],
+            "agent": {
+                "results": ["sunny in Paris"],
+                "finish_reasons": ["tool-calls", "stop"],
+                "text": "It is sunny in Paris.",
+            },
+            "refused": {"is": True, "status": 400},
+        }
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "program"),
+    [
+        ("openai", ".py", "import socket\nsocket.create_connection(('192.0.2.1', 9))"),
+        ("openai", ".py", "import socket\nsocket.getaddrinfo('example.com', 80)"),
+        ("node", ".mjs", "await fetch('http://192.0.2.1').catch(() => 0)"),
+    ],
+)
+def test_a_client_that_wants_to_reach_another_machine_is_ended(
+    name: str,
+    suffix: str,
+    program: str,
+    tmp_path: Path,
+    run_client: RunClient,
+    client_python: ClientPython,
+) -> None:
+    path = (tmp_path / "program").with_suffix(suffix)
+    path.write_text(program)
+    with pytest.raises(AssertionError, match="the client wants to reach"):
+        run_client(str(path), python=client_python(name))
 
 
 def test_requests_work_on_the_native_surface(stack: Stack, run_client: RunClient) -> None:
