@@ -75,6 +75,9 @@ class Manifest:
     created: str  # ISO 8601, UTC
     memory_bytes: int | None  # resident memory that loading the model took, where it was measured
     embedding_size: int | None = None  # values of a vector; None: the model generates tokens
+    # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

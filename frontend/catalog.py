@@ -5,6 +5,7 @@ Reads published artefacts only; whether Triton serves one now is `frontend/trito
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from build_engines.artefact import Artefact, list_artefacts
 from frontend.errors import ModelNotFound, VariantNotFound
+from frontend.text.output_format import OutputFormat, output_format
 from frontend.text.tokenizer import TextTokenizer
 
 DEFAULT_ALIAS = "default"
@@ -115,6 +117,24 @@ class Catalog:
         if tokenizer is None:
             tokenizer = self._tokenizers[artefact.path] = TextTokenizer(artefact.path / "tokenizer")
         return tokenizer
+
+    def output_format(self, artefact: Artefact, chat_template: str | None = None) -> OutputFormat:
+        """How the model writes: as its artefact says, or its chat template (or another one)."""
+        manifest = artefact.manifest
+        return output_format(
+            chat_template or self.tokenizer(artefact).chat_template,
+            tool_parser=manifest.tool_parser,
+            reasoning_parser=manifest.reasoning_parser,
+        )
+
+    def fingerprint(self, artefact: Artefact) -> str:
+        """The same for equal weights and tokenizer, whenever and wherever they were built."""
+        files = artefact.manifest.files
+        lines = [
+            artefact.manifest.kind,
+            *(f"{path} {files[path].sha256}" for path in sorted(files)),
+        ]
+        return "fp_" + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:10]
 
     def _rescan(self, *, max_age_s: float) -> None:
         now = time.monotonic()

@@ -85,6 +85,38 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' is not supported by this server.",
         "本服务器不支持参数 '{param}'",
     ),
+    "not_allowed": (
+        "'{param}' is not allowed by this server's settings.",
+        "本服务器的设置不允许使用参数 '{param}'",
+    ),
+    "not_in_template": (
+        "'{param}' is not supported by this model: its chat template does not use it.",
+        "此模型不支持参数 '{param}'：其对话模板不使用它",
+    ),
+    "not_a_text_part": (
+        "'{param}' is {value}, but this model takes text only.",
+        "'{param}' 为 {value}，而此模型只接受文本",
+    ),
+    "conflict": (
+        "'{param}' cannot be used together with '{other}'.",
+        "参数 '{param}' 不能与 '{other}' 同时使用",
+    ),
+    "only_with": (
+        "'{param}' is only allowed together with '{other}'.",
+        "参数 '{param}' 只能与 '{other}' 一起使用",
+    ),
+    "only_with_tools": (
+        "'{param}' is only allowed when tools are specified.",
+        "参数 '{param}' 只能在提供工具时使用",
+    ),
+    "only_in_role": (
+        "'{param}' is only allowed in a message of role '{role}'.",
+        "'{param}' 只能出现在角色为 '{role}' 的消息中",
+    ),
+    "duplicate": (
+        "'{param}' is given twice: {value}.",
+        "'{param}' 重复：{value}",
+    ),
     "only_with_stream": (
         "'{param}' is only allowed together with 'stream': true.",
         "参数 '{param}' 只能与 'stream': true 一起使用",

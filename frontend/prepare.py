@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from build_engines.artefact import Artefact
 from frontend.catalog import Catalog
+from frontend.chat_prompt import NewParser, parser_for, render_prompt
 from frontend.engine import Engine
 from frontend.errors import ContextLengthExceeded, InvalidParameter
-from frontend.protocol.chat import ChatRequest
+from frontend.protocol.chat_request import ChatRequest
+from frontend.protocol.extras import ExtraFields
 from frontend.protocol.native import GenerateRequest
 from frontend.protocol.sampling import SamplingFields
+from frontend.text.detokenizer import Decoder, MarkupDecoder
 from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
-from frontend.types import GenerationRequest, ModelLimits
+from frontend.types import GenerationRequest, Guide, LoadedModel, ModelLimits
 
 # Tokenizing takes about 1 ms for 10 kB; above this much it would hold up the other streams.
 OFF_LOOP_CHARS = 10_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,36 +33,103 @@ class PreparedRequest:
 
     generation: GenerationRequest
     tokenizer: TextTokenizer
+    decoder: Decoder  # of the answer: the tokenizer, or one that shows special tokens
+    fingerprint: str  # changes when what answers changes
+    new_parser: NewParser | None = None  # None: an answer is nothing but text
+    prompt_text: str = ""  # what was tokenized; empty where the client sent token ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prompt:
-    param: str  # the field it came from
-    num_chars: int
-    tokenize: Callable[[TextTokenizer], list[int]]
+class TextModel:
+    """A loaded model that generates text."""
+
+    name: str
+    loaded: LoadedModel
+    artefact: Artefact
+    tokenizer: TextTokenizer
+    fingerprint: str
 
 
-async def prepare_chat(body: ChatRequest, *, catalog: Catalog, engine: Engine) -> PreparedRequest:
+async def text_model(name: str | None, *, catalog: Catalog, engine: Engine) -> TextModel:
     """
+    Raises:
+        InvalidParameter: the model makes embeddings.
+        ModelNotFound, ModelNotLoaded, EngineUnavailable: nothing can serve it now.
+    """
+    model = catalog.get(name)
+    loaded = await engine.loaded_model(model.name)
+    if loaded.embedding_size is not None:
+        raise InvalidParameter("model", "makes_embeddings_only", model=model.name)
+    artefact = model.artefact(loaded.variant)
+    return TextModel(
+        name=model.name,
+        loaded=loaded,
+        artefact=artefact,
+        tokenizer=catalog.tokenizer(artefact),
+        fingerprint=catalog.fingerprint(artefact),
+    )
+
+
+async def prepare_chat(
+    body: ChatRequest,
+    *,
+    catalog: Catalog,
+    engine: Engine,
+    prompt_param: str = "messages",
+    id_prefix: str = "chatcmpl-",
+    allows_chat_template: bool = False,
+) -> PreparedRequest:
+    """
+    Args:
+        prompt_param: what errors about the prompt name; other errors name chat's own fields.
+        allows_chat_template: whether the request may bring its own.
+
     Raises:
         InvalidRequest: a field's value, or a prompt that does not fit.
         ModelNotFound, ModelNotLoaded, EngineUnavailable: nothing can serve it now.
     """
     body.check()
-    messages = body.template_messages()
+    if body.chat_template is not None and not allows_chat_template:
+        raise InvalidParameter("chat_template", "not_allowed")
+    use = body.tool_use()
+    guided = body.guided(use)
+    model = await text_model(body.model, catalog=catalog, engine=engine)
+    tokenizer = model.tokenizer
+    if not tokenizer.has_chat_template and body.chat_template is None:
+        raise InvalidParameter(prompt_param, "no_chat_template")
+    style = catalog.output_format(model.artefact, body.chat_template)
 
-    def tokenize(tokenizer: TextTokenizer) -> list[int]:
-        return _tokenize_chat(tokenizer, messages, param="messages")
+    def make_prompt() -> tuple[str, list[int]]:
+        try:
+            text = render_prompt(body, use, tokenizer, style, is_guided=guided is not None)
+        except ChatTemplateError as exc:
+            raise InvalidParameter(prompt_param, "chat_template_failed", reason=str(exc)) from exc
+        return text, tokenizer.encode(text, add_special_tokens=False)
 
-    num_chars = sum(len(message["content"]) for message in messages)
-    return await _prepare(
+    text, token_ids = await off_loop(body.num_chars(), make_prompt)
+    new_parser = parser_for(use, style, text, is_guided=guided is not None)
+    generation = new_generation(
         body,
-        _Prompt(param="messages", num_chars=num_chars, tokenize=tokenize),
+        model,
+        token_ids,
+        prompt_param=prompt_param,
         max_new_tokens=body.max_new_tokens,
-        num_sequences=body.n,
-        id_prefix="chatcmpl",
-        catalog=catalog,
-        engine=engine,
+        id_prefix=id_prefix,
+    )
+    generation = with_extras(
+        generation,
+        body,
+        model,
+        num_log_probs=body.num_log_probs,
+        guide=guided[1] if guided else None,
+    )
+    return PreparedRequest(
+        generation=generation,
+        tokenizer=tokenizer,
+        decoder=_decoder(model, new_parser),
+        fingerprint=model.fingerprint,
+        new_parser=new_parser,
+        prompt_text=text,
     )
 
 
@@ -64,58 +138,101 @@ async def prepare_generate(
 ) -> PreparedRequest:
     """Like `prepare_chat`, for the native surface."""
     body.check()
+    model = await text_model(body.model, catalog=catalog, engine=engine)
+    tokenizer = model.tokenizer
+    is_chat = body.apply_chat_template is not False and tokenizer.has_chat_template
 
-    def tokenize(tokenizer: TextTokenizer) -> list[int]:
-        if body.apply_chat_template and tokenizer.has_chat_template:
-            messages = [{"role": "user", "content": body.prompt}]
-            return _tokenize_chat(tokenizer, messages, param="prompt")
-        return tokenizer.encode(body.prompt, add_special_tokens=True)
+    def make_prompt() -> tuple[str, list[int]]:
+        if not is_chat:
+            return body.prompt, tokenizer.encode(body.prompt, add_special_tokens=True)
+        try:
+            text = tokenizer.render_chat([{"role": "user", "content": body.prompt}])
+        except ChatTemplateError as exc:
+            raise InvalidParameter("prompt", "chat_template_failed", reason=str(exc)) from exc
+        return text, tokenizer.encode(text, add_special_tokens=False)
 
-    return await _prepare(
+    text, token_ids = await off_loop(len(body.prompt), make_prompt)
+    generation = new_generation(
         body,
-        _Prompt(param="prompt", num_chars=len(body.prompt), tokenize=tokenize),
+        model,
+        token_ids,
+        prompt_param="prompt",
         max_new_tokens=body.max_tokens,
-        num_sequences=1,
-        id_prefix="gen",
-        catalog=catalog,
-        engine=engine,
+        id_prefix="gen-",
+    )
+    return PreparedRequest(
+        generation=generation,
+        tokenizer=tokenizer,
+        decoder=tokenizer,
+        fingerprint=model.fingerprint,
+        prompt_text=text,
     )
 
 
-async def _prepare(
+async def off_loop(num_chars: int, work: Callable[[], T]) -> T:
+    """Do work on a text of so many characters: in a thread, if it is long."""
+    return await asyncio.to_thread(work) if num_chars > OFF_LOOP_CHARS else work()
+
+
+def new_generation(
     fields: SamplingFields,
-    prompt: _Prompt,
+    model: TextModel,
+    token_ids: list[int],
     *,
+    prompt_param: str,
     max_new_tokens: int | None,
-    num_sequences: int,
     id_prefix: str,
-    catalog: Catalog,
-    engine: Engine,
-) -> PreparedRequest:
-    model = catalog.get(fields.model)
-    loaded = await engine.loaded_model(model.name)
-    if loaded.embedding_size is not None:
-        raise InvalidParameter("model", "makes_embeddings_only", model=model.name)
-    artefact = model.artefact(loaded.variant)
-    tokenizer = catalog.tokenizer(artefact)
-    if prompt.num_chars > OFF_LOOP_CHARS:
-        token_ids = await asyncio.to_thread(prompt.tokenize, tokenizer)
-    else:
-        token_ids = prompt.tokenize(tokenizer)
-    room = _room(token_ids, loaded.limits, param=prompt.param)
-    end_id, *other_eos_ids = artefact.manifest.tokens.eos_ids
-    generation = GenerationRequest(
-        request_id=f"{id_prefix}-{uuid.uuid4().hex}",
+) -> GenerationRequest:
+    """The request for one answer, with what all surfaces' fields say.
+
+    Args:
+        prompt_param: the field that the tokens came from.
+        max_new_tokens: None: as many as the context has room for.
+
+    Raises:
+        InvalidRequest: the prompt does not fit, or a field is beyond the model's vocabulary.
+    """
+    limits = model.loaded.limits
+    room = _room(token_ids, limits, param=prompt_param)
+    end_id, *other_eos_ids = model.artefact.manifest.tokens.eos_ids
+    return GenerationRequest(
+        request_id=f"{id_prefix}{uuid.uuid4().hex}",
         model=model.name,
         prompt_token_ids=token_ids,
         max_new_tokens=min(max_new_tokens or room, room),
-        num_sequences=num_sequences,
-        sampling=fields.sampling_params(loaded.limits.vocab_size),
+        sampling=fields.sampling_params(limits.vocab_size),
         stop=fields.stop_strings(),
         end_id=None if fields.ignore_eos else end_id,
         stop_token_ids=() if fields.ignore_eos else tuple(other_eos_ids),
     )
-    return PreparedRequest(generation=generation, tokenizer=tokenizer)
+
+
+def with_extras(
+    generation: GenerationRequest,
+    body: ExtraFields,
+    model: TextModel,
+    *,
+    num_log_probs: int | None,
+    guide: Guide | None,
+) -> GenerationRequest:
+    """The same with what the fields beyond the native surface's say.
+
+    Raises:
+        InvalidParameter: a token id beyond the vocabulary.
+    """
+    words = [ids for word in body.bad_words or () for ids in model.tokenizer.word_ids(word)]
+    sampling = replace(
+        generation.sampling, bad_words=tuple(words), num_log_probs=num_log_probs, guide=guide
+    )
+    stop_token_ids = body.checked_stop_token_ids(model.loaded.limits.vocab_size)
+    return replace(
+        generation,
+        num_sequences=body.n or 1,
+        sampling=sampling,
+        stop_token_ids=(*generation.stop_token_ids, *stop_token_ids),
+        cache_salt=body.cache_salt_number(),
+        priority=body.priority or 0,
+    )
 
 
 def _room(token_ids: list[int], limits: ModelLimits, *, param: str) -> int:
@@ -129,13 +246,7 @@ def _room(token_ids: list[int], limits: ModelLimits, *, param: str) -> int:
     return limits.max_seq_len - num_tokens
 
 
-def _tokenize_chat(
-    tokenizer: TextTokenizer, messages: list[dict[str, str]], *, param: str
-) -> list[int]:
-    if not tokenizer.has_chat_template:
-        raise InvalidParameter(param, "no_chat_template")
-    try:
-        text = tokenizer.render_chat(messages)
-    except ChatTemplateError as exc:
-        raise InvalidParameter(param, "chat_template_failed", reason=str(exc)) from exc
-    return tokenizer.encode(text, add_special_tokens=False)
+def _decoder(model: TextModel, new_parser: NewParser | None) -> Decoder:
+    if new_parser is None or not new_parser().needs_special_tokens:
+        return model.tokenizer
+    return MarkupDecoder(model.tokenizer, model.artefact.manifest.tokens.eos_ids)

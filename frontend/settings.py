@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
@@ -41,6 +41,8 @@ class Settings:
     max_num_sequences: int = 64  # running at once in the CPU engine's batch
     max_queue_size: int = 1024  # requests waiting in the CPU engine; more get 503
     num_threads: int = 0  # of the CPU engine; 0: one a core
+
+    request_chat_template: bool = False  # whether requests may bring a template of their own
 
     max_body_bytes: int = 16 * 2**20
     request_timeout_s: float = 600.0  # the longest silence of a response
@@ -135,10 +137,10 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 def _has_type_of(name: str, value: object) -> bool:
     """Whether a TOML value is of a setting's type; nothing is rounded or made a text."""
-    if isinstance(value, bool):
-        return False
-    wanted = {int: (int,), float: (int, float)}.get(_TYPES[name], (str,))
-    return isinstance(value, wanted)
+    if isinstance(value, bool) or _TYPES[name] is _to_bool:
+        return isinstance(value, bool) and _TYPES[name] is _to_bool
+    wanted: dict[object, tuple[type, ...]] = {int: (int,), float: (int, float)}
+    return isinstance(value, wanted.get(_TYPES[name], (str,)))
 
 
 def _convert(name: str, value: str, source: str) -> object:
@@ -148,8 +150,26 @@ def _convert(name: str, value: str, source: str) -> object:
         raise SettingsError(f"{source}: {name} cannot be {value!r}") from exc
 
 
-def _converter(annotation: str) -> type[int | float | Path | str]:
-    return {"int": int, "float": float, "Path": Path}.get(annotation, str)
+def _to_bool(value: object) -> bool:
+    """Raises ValueError for a text that is neither yes nor no."""
+    if isinstance(value, bool):
+        return value
+    try:
+        return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[
+            str(value).strip().lower()
+        ]
+    except KeyError as exc:
+        raise ValueError(value) from exc
+
+
+def _converter(annotation: str) -> Callable[[Any], object]:
+    converters: dict[str, Callable[[Any], object]] = {
+        "int": int,
+        "float": float,
+        "Path": Path,
+        "bool": _to_bool,
+    }
+    return converters.get(annotation, str)
 
 
 _TYPES = {field.name: _converter(str(field.type)) for field in fields(Settings)}

@@ -124,6 +124,8 @@ class TextChunk:
     log_probs: list[float] | None = None
     top_log_probs: list[list[TokenLogProb]] | None = None
     num_cached_tokens: int | None = None
+    prompt_log_probs: list[float] | None = None  # see TokenChunk
+    prompt_top_log_probs: list[list[TokenLogProb]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,28 +12,46 @@ from frontend.api.responses import json_response
 from frontend.api.sse import send_events
 from frontend.context import context_of
 from frontend.generate import generate
-from frontend.prepare import prepare_chat
-from frontend.protocol.chat import ChatEncoder, ChatRequest
+from frontend.prepare import PreparedRequest, prepare_chat
+from frontend.protocol.chat_answer import ChatAnswerOptions, ChatEncoder
+from frontend.protocol.chat_request import ChatRequest
 
 
 async def create_chat_completion(request: Request) -> HTTPResponse | None:
     context = context_of(request)
     body = read_body(request, ChatRequest)
-    prepared = await prepare_chat(body, catalog=context.catalog, engine=context.engine)
-    generation = prepared.generation
-    encoder = ChatEncoder(
-        request_id=generation.request_id,
-        model=generation.model,
-        created=int(time.time()),
-        num_prompt_tokens=len(generation.prompt_token_ids),
+    prepared = await prepare_chat(
+        body,
+        catalog=context.catalog,
+        engine=context.engine,
+        allows_chat_template=context.settings.request_chat_template,
     )
-    chunks = generate(generation, context.engine, prepared.tokenizer)
-    async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
+    encoder = _encoder(body, prepared)
+    chunks = generate(prepared, context.engine)
+    async with aclosing(context.metrics.observe(prepared.generation, chunks)) as chunks:
         if not body.stream:
             return json_response(await encoder.encode(chunks))
         await send_events(
             request,
-            encoder.encode_stream(chunks, includes_usage=body.includes_usage),
+            encoder.encode_stream(chunks),
             keep_alive_interval_s=context.settings.keep_alive_interval_s,
         )
     return None
+
+
+def _encoder(body: ChatRequest, prepared: PreparedRequest) -> ChatEncoder:
+    generation = prepared.generation
+    return ChatEncoder(
+        request_id=generation.request_id,
+        model=generation.model,
+        created=int(time.time()),
+        prompt_token_ids=generation.prompt_token_ids,
+        fingerprint=prepared.fingerprint,
+        tokens=prepared.tokenizer,
+        options=ChatAnswerOptions(
+            includes_usage=body.includes_usage,
+            includes_token_ids=bool(body.return_token_ids),
+            is_legacy_function=body.is_legacy_function,
+            prefix=body.echoed_text(),
+        ),
+    )

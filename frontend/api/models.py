@@ -41,7 +41,7 @@ async def load_model(request: Request, model_name: str) -> HTTPResponse:
         home=context.settings.home,
         name=name,
         quantization=body.quantization,
-        prefer_gpu=body.prefer_gpu,
+        prefer_gpu=bool(body.prefer_gpu),
     )
     return json_response(
         _describe(context.root_pid, context.catalog.get(name), artefact.manifest.variant)

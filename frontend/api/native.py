@@ -64,7 +64,7 @@ async def _generate(context: Context, body: GenerateRequest) -> dict[str, Any]:
     prepared = await prepare_generate(body, catalog=context.catalog, engine=context.engine)
     generation = prepared.generation
     encoder = GenerateEncoder(num_prompt_tokens=len(generation.prompt_token_ids))
-    chunks = generate(generation, context.engine, prepared.tokenizer)
+    chunks = generate(prepared, context.engine)
     async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
         return await encoder.encode(chunks)
 
@@ -74,7 +74,7 @@ async def _stream(request: Request, body: GenerateRequest) -> None:
     prepared = await prepare_generate(body, catalog=context.catalog, engine=context.engine)
     generation = prepared.generation
     encoder = GenerateEncoder(num_prompt_tokens=len(generation.prompt_token_ids))
-    chunks = generate(generation, context.engine, prepared.tokenizer)
+    chunks = generate(prepared, context.engine)
     async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
         await send_events(
             request,

@@ -117,18 +117,30 @@ class ChatEncoder:
         }
 
     def _encode_chunk(self, chunk: TextChunk, *, is_first: bool) -> bytes:
-        index, log_probs = chunk.sequence_index, chat_log_probs(chunk, self._tokens)
-        ids = {"token_ids": chunk.token_ids} if self._options.includes_token_ids else {}
+        index = chunk.sequence_index
         event = b""
-        if is_first or chunk.reasoning or chunk.tool_calls or log_probs or ids:
-            delta = self._delta(chunk, is_first=is_first)
-            extra = {**ids, **(self._prompt_ids() if is_first else {})}
-            event = self._event(index, delta, log_probs=log_probs, extra=extra)
+        if (
+            is_first
+            or chunk.reasoning
+            or chunk.tool_calls
+            or chunk.log_probs is not None
+            or self._options.includes_token_ids
+        ):
+            event = self._full_event(chunk, is_first=is_first)
         elif chunk.text:
             event = self._text_event(index, chunk.text)
         if chunk.finish_reason:
             event += self._event(index, {}, reason=self._reason(chunk.finish_reason))
         return event
+
+    def _full_event(self, chunk: TextChunk, *, is_first: bool) -> bytes:
+        ids = {"token_ids": chunk.token_ids} if self._options.includes_token_ids else {}
+        return self._event(
+            chunk.sequence_index,
+            self._delta(chunk, is_first=is_first),
+            log_probs=chat_log_probs(chunk, self._tokens),
+            extra={**ids, **(self._prompt_ids() if is_first else {})},
+        )
 
     def _delta(self, chunk: TextChunk, *, is_first: bool) -> dict[str, Any]:
         delta: dict[str, Any] = {}
@@ -142,8 +154,9 @@ class ChatEncoder:
             delta["function_call"] = _function_delta(chunk.tool_calls[0])
         elif chunk.tool_calls:
             delta["tool_calls"] = [_call_delta(call) for call in chunk.tool_calls]
-        if text or (is_first and not (chunk.reasoning or chunk.tool_calls)):
-            delta["content"] = text
+        if text or is_first:
+            # As OpenAI writes it: null where the answer begins with something else than text.
+            delta["content"] = text or (None if chunk.reasoning or chunk.tool_calls else "")
         return delta
 
     def _event(

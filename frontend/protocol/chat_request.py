@@ -14,7 +14,7 @@ from frontend.errors import InvalidParameter
 from frontend.protocol.extras import ExtraFields, StreamOptions
 from frontend.protocol.parse import check_choice, check_range
 from frontend.protocol.sampling import MAX_INT32
-from frontend.protocol.structured import ResponseFormat, only_guide
+from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
     FunctionCall,
     FunctionDefinition,
@@ -133,42 +133,86 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
+    @property
+    def is_legacy_function(self) -> bool:
+        """Whether the answer has `function_call` in place of `tool_calls`."""
+        return bool(self.functions or self.function_call)
+
     def tool_use(self) -> ToolUse:
         """
         Raises:
             InvalidParameter: names the field.
         """
-        if self.functions or self.function_call:
+        if self.is_legacy_function:
             if self.tools or self.tool_choice:
                 raise InvalidParameter("functions", "conflict", other="tools")
             return function_use(self.functions, self.function_call)
         return tool_use(self.tools, self.tool_choice, parallel=self.parallel_tool_calls)
 
-    def guide(self) -> Guide | None:
-        """What the whole answer must match.
+    def guided(self, use: ToolUse) -> tuple[str, Guide] | None:
+        """What the whole answer must match, and the field that says so.
+
+        A call that `tool_choice` forces goes before `response_format`: there is no other answer.
 
         Raises:
             InvalidParameter: names the field.
         """
         guides = self.extra_guides()
         response = self.response_format.guide() if self.response_format else None
-        if response is not None:
+        if (forced := use.forced_schema()) is not None:
+            guides.insert(0, ("tool_choice", schema_guide(forced)))
+        elif response is not None:
             guides.insert(0, ("response_format", response))
-        found = only_guide(guides)
-        return found[1] if found else None
+        return only_guide(guides)
+
+    def num_chars(self) -> int:
+        """About how long the prompt is."""
+        return sum(len(_text(message.content)) for message in self.messages)
+
+    @property
+    def begins_answer(self) -> bool:
+        """Whether the prompt ends with the beginning of the assistant's turn."""
+        if self.add_generation_prompt is not None:
+            return self.add_generation_prompt
+        return not self.continue_final_message
+
+    def echoed_text(self) -> str:
+        """With `echo`, the last message's text if it is the assistant's: the answer begins so."""
+        last = self.messages[-1]
+        return _text(last.content) if self.echo and last.role == "assistant" else ""
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them: text content, `developer` as `system`."""
         return [_template_message(message) for message in self.messages]
 
-    def template_variables(self) -> dict[str, Any]:
-        """What the template gets besides messages and tools."""
-        variables = dict(self.chat_template_kwargs or {})
+    def template_variables(self, template: str, *, reasons: bool) -> dict[str, Any]:
+        """What the template gets besides messages and tools.
+
+        Args:
+            template: its text tells which variables it reads.
+            reasons: whether the model thinks before it answers.
+
+        Raises:
+            InvalidParameter: the template cannot follow a field.
+        """
+        variables: dict[str, Any] = {}
+        if self.verbosity is not None:
+            if "verbosity" not in template:
+                raise InvalidParameter("verbosity", "not_in_template")
+            variables["verbosity"] = self.verbosity
         if self.reasoning_effort is not None:
-            variables.setdefault("reasoning_effort", self.reasoning_effort)
-            if self.reasoning_effort == "none":
-                variables.setdefault("enable_thinking", False)
-        return variables
+            variables |= _effort(self.reasoning_effort, template, reasons=reasons)
+        return {**variables, **(self.chat_template_kwargs or {})}
+
+
+def _effort(effort: str, template: str, *, reasons: bool) -> dict[str, Any]:
+    if "reasoning_effort" in template:
+        return {"reasoning_effort": effort}
+    if "enable_thinking" in template:  # a switch, without degrees
+        return {"enable_thinking": effort != "none"}
+    if effort == "none" and not reasons:
+        return {}
+    raise InvalidParameter("reasoning_effort", "not_in_template")
 
 
 def _check_message(path: str, message: ChatMessage) -> None:

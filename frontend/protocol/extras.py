@@ -5,6 +5,7 @@ Source: OpenAI's API description 2.3.0; vLLM's SamplingParams and its OpenAI ser
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -41,14 +42,29 @@ class ExtraFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
         if (count := len(self.stop_token_ids or ())) > MAX_STOP_TOKENS:
             maximum = MAX_STOP_TOKENS
             raise InvalidParameter("stop_token_ids", "too_many", count=count, maximum=maximum)
-        for i, token_id in enumerate(self.stop_token_ids or ()):
-            check_range(f"stop_token_ids[{i}]", token_id, 0, MAX_INT32)
         if (count := len(self.bad_words or ())) > MAX_BAD_WORDS:
             raise InvalidParameter("bad_words", "too_many", count=count, maximum=MAX_BAD_WORDS)
         if "" in (self.bad_words or ()):
             raise InvalidParameter("bad_words", "empty")
         if self.cache_salt == "":
             raise InvalidParameter("cache_salt", "empty")
+        check_range("priority", self.priority, -(2**31), MAX_INT32)
+
+    def checked_stop_token_ids(self, vocab_size: int) -> tuple[int, ...]:
+        """
+        Raises:
+            InvalidParameter: there is no such token.
+        """
+        for i, token_id in enumerate(self.stop_token_ids or ()):
+            check_range(f"stop_token_ids[{i}]", token_id, 0, vocab_size - 1)
+        return tuple(self.stop_token_ids or ())
+
+    def cache_salt_number(self) -> int | None:
+        """64 bits for the salt; equal salts have equal numbers."""
+        if self.cache_salt is None:
+            return None
+        digest = hashlib.blake2b(self.cache_salt.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "little")
 
     def extra_guides(self) -> list[tuple[str, Guide]]:
         """Each guide that is given, with its field's name."""

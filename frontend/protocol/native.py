@@ -19,8 +19,8 @@ MAX_BATCH_REQUESTS = 256
 
 class GenerateRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     prompt: str
-    stream: bool = False
-    apply_chat_template: bool = True
+    stream: bool | None = None
+    apply_chat_template: bool | None = None  # None: yes
 
     def check(self) -> None:
         super().check()
@@ -42,7 +42,7 @@ class BatchGenerateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     quantization: str | None = None
-    prefer_gpu: bool = False
+    prefer_gpu: bool | None = None
 
 
 class GenerateEncoder:

@@ -28,7 +28,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     logit_bias: dict[str, float] | None = None
     seed: int | None = None
     min_tokens: int | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool | None = None
     stop: str | list[str] | None = None
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.parse import check_choice
+from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
 MAX_TOOLS = 128  # OpenAI's limit
 
@@ -56,10 +57,19 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     choice: str = "none"
     name: str | None = None
     parallel: bool = True
-    is_legacy: bool = False  # the answer has `function_call` in place of `tool_calls`
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
+
+    def callable_schemas(self) -> dict[str, dict[str, Any]]:
+        """Of the tools that may be called: none with choice "none"."""
+        return {} if self.choice == "none" else self.schemas()
+
+    def forced_schema(self) -> dict[str, Any] | None:
+        """What an answer that must be a call has to match; None where none is forced."""
+        if self.choice == "required":
+            return required_tools_schema(self.schemas(), parallel=self.parallel)
+        return named_tool_schema(self.schemas(), str(self.name)) if self.choice == "named" else None
 
     def template_tools(self) -> list[dict[str, Any]] | None:
         """The tools as chat templates take them; none when none may be called."""
@@ -109,7 +119,7 @@ def function_use(
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
     choice = "named" if name else str(call or ("auto" if definitions else "none"))
-    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False, is_legacy=True)
+    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False)
 
 
 def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 REPLACEMENT = "\ufffd"
@@ -14,6 +15,18 @@ class Decoder(Protocol):
     """What a tokenizer must do here; `tokenizers.Tokenizer` does."""
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str: ...
+
+
+class MarkupDecoder:
+    """Shows special tokens, for parsers that read them; those that end an answer stay hidden."""
+
+    def __init__(self, decoder: Decoder, end_ids: Collection[int]) -> None:
+        self._decoder = decoder
+        self._end_ids = frozenset(end_ids)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        shown = [token_id for token_id in ids if token_id not in self._end_ids]
+        return self._decoder.decode(shown, skip_special_tokens=False)
 
 
 class Detokenizer:

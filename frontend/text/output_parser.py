@@ -21,9 +21,28 @@ class ParsedText:
 class OutputParser:
     """The reasoning parser, then the tool-call parser; either may be missing."""
 
-    def __init__(self, reasoning: ReasoningParser | None, tools: ToolParser | None) -> None:
+    def __init__(
+        self,
+        reasoning: ReasoningParser | None,
+        tools: ToolParser | None,
+        *,
+        max_calls: int | None = None,
+    ) -> None:
+        """
+        Args:
+            max_calls: the answer is over where one more call begins; None: any number.
+        """
         self._reasoning = reasoning
         self._tools = tools
+        self._max_calls = max_calls
+        self.has_calls = False
+        self.is_over = False  # nothing more will be given out
+
+    @property
+    def needs_special_tokens(self) -> bool:
+        """Whether the text that is pushed must have the special tokens in it."""
+        parsers = (self._reasoning, self._tools)
+        return any(parser is not None and parser.needs_special_tokens for parser in parsers)
 
     @property
     def is_reasoning(self) -> bool:
@@ -35,7 +54,7 @@ class OutputParser:
         if self._tools is None:
             return ParsedText(content, reasoning)
         output = self._tools.push(content)
-        return ParsedText(output.text, reasoning, output.calls)
+        return self._limited(ParsedText(output.text, reasoning, output.calls))
 
     def flush(self) -> ParsedText:
         """Give out what is held back: the text has ended."""
@@ -43,4 +62,15 @@ class OutputParser:
         if self._tools is None:
             return ParsedText(content, reasoning)
         pushed, flushed = self._tools.push(content), self._tools.flush()
-        return ParsedText(pushed.text + flushed.text, reasoning, pushed.calls + flushed.calls)
+        calls = pushed.calls + flushed.calls
+        return self._limited(ParsedText(pushed.text + flushed.text, reasoning, calls))
+
+    def _limited(self, parsed: ParsedText) -> ParsedText:
+        if not parsed.tool_calls:
+            return parsed
+        self.has_calls = True
+        if self._max_calls is None:
+            return parsed
+        calls = tuple(call for call in parsed.tool_calls if call.index < self._max_calls)
+        self.is_over = len(calls) < len(parsed.tool_calls)
+        return ParsedText(parsed.content, parsed.reasoning, calls)

@@ -228,6 +228,14 @@ def reasoning_parser(name: str, prompt: str) -> ReasoningParser:
     return REASONING_PARSERS[name](prompt)
 
 
+def end_reasoning(name: str, prompt: str) -> str:
+    """What to put behind a prompt so that the answer comes without thoughts; "" where it does."""
+    if name == "gpt_oss":
+        is_open = prompt.endswith(f"{harmony.START}assistant")
+        return f"{harmony.CHANNEL}final{harmony.MESSAGE}" if is_open else ""
+    return f"\n{THINK_END}\n\n" if reasoning_at_start(prompt) else ""
+
+
 def detect_reasoning(chat_template: str) -> str | None:
     """Name of the parser for what models of this template write; None if they do not reason."""
     if harmony.START in chat_template and harmony.CHANNEL in chat_template:

@@ -6,11 +6,15 @@ Never runs remote code: tokenizer.json and a Jinja template, rendered in transfo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from frontend.text.token_bytes import TokenBytes
 
 
 class ChatTemplateError(ValueError):
@@ -36,6 +40,12 @@ class TextTokenizer:
     def has_chat_template(self) -> bool:
         return bool(self._fast.chat_template)
 
+    @cached_property
+    def chat_template(self) -> str:
+        """The template's text, of all of them where there are several; "" if there is none."""
+        templates = self._fast.chat_template or ""
+        return templates if isinstance(templates, str) else "\n".join(templates.values())
+
     def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Token ids of `text`; with `add_special_tokens` what the model puts around a bare text."""
         # Unlike `encode` it lets go of the interpreter lock: a long text takes 0.1 s and more.
@@ -47,26 +57,52 @@ class TextTokenizer:
         text: str = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
         return text
 
+    def word_ids(self, word: str) -> list[tuple[int, ...]]:
+        """A word's token ids: as a text begins with it, and as it stands behind a space."""
+        texts = (word, f" {word}")
+        found = [tuple(self.encode(text, add_special_tokens=False)) for text in texts]
+        return [token_ids for token_ids in dict.fromkeys(found) if token_ids]
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What a token stands for, exactly, even where it is only a part of a character."""
+        return self._token_bytes(token_id)
+
+    @cached_property
+    def _token_bytes(self) -> TokenBytes:
+        return TokenBytes(self._backend)
+
     def render_chat(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
         add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
         **variables: Any,
     ) -> str:
         """The prompt's text, special tokens included.
+
+        Args:
+            tools: as OpenAI's API has them; None where the template is to show none.
+            chat_template: in place of the model's.
+            continue_final_message: leave the last message open.
 
         Raises:
             ChatTemplateError: the template refuses the messages (order of roles, say), or it is
                 broken.
         """
+        shown = None if tools is None else list(tools)
         try:
-            text: str = self._fast.apply_chat_template(
-                list(messages),
-                tokenize=False,
+            rendered, _ = render_jinja_template(
+                conversations=[list(messages)],
+                tools=shown,
+                chat_template=self._fast.get_chat_template(chat_template, shown),
                 add_generation_prompt=add_generation_prompt,
-                **variables,
+                continue_final_message=continue_final_message,
+                **{**self._fast.special_tokens_map, **variables},
             )
         except Exception as exc:  # a template is the model maker's program: anything can happen
             raise ChatTemplateError(str(exc)) from exc
+        text: str = rendered[0]
         return text

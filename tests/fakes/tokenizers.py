@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
+
+from frontend.text.tokenizer import TextTokenizer
 
 BOS, END_OF_TURN, START_OF_TURN = "<s>", "<|im_end|>", "<|im_start|>"
 SPECIAL_TOKENS = (BOS, END_OF_TURN, START_OF_TURN)
@@ -82,6 +85,13 @@ def id_of(tokenizer: Tokenizer, word: str) -> int:
     token_id = tokenizer.token_to_id(word)
     assert isinstance(token_id, int), word
     return token_id
+
+
+def text_tokenizer(
+    tokenizer: Tokenizer | None = None, *, chat_template: str | None = CHAT_TEMPLATE
+) -> TextTokenizer:
+    with TemporaryDirectory() as folder:
+        return TextTokenizer(write_tokenizer(Path(folder), tokenizer, chat_template=chat_template))
 
 
 def write_tokenizer(

@@ -27,6 +27,11 @@ USAGE = {
     "completion_tokens": 6,
     "total_tokens": NUM_PROMPT_TOKENS + 6,
 }
+CHAT_USAGE = {
+    **USAGE,
+    "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -192,18 +197,19 @@ def test_chat_completion(client: RawClient, engine: FakeEngine) -> None:
     body = answer.json
     assert body.pop("id").startswith("chatcmpl-")
     assert started <= body.pop("created") <= time.time()
+    assert re.fullmatch("fp_[0-9a-f]{10}", body.pop("system_fingerprint"))
     assert body == {
         "object": "chat.completion",
         "model": "tiny",
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": "你好"},
+                "message": {"role": "assistant", "content": "你好", "refusal": None},
                 "logprobs": None,
                 "finish_reason": "stop",
             }
         ],
-        "usage": USAGE,
+        "usage": CHAT_USAGE,
     }
 
 
@@ -225,7 +231,7 @@ def test_chat_completion_stream(client: RawClient) -> None:
     assert {event["object"] for event in events} == {"chat.completion.chunk"}
     assert len({(event["id"], event["created"], event["model"]) for event in events}) == 1
     *chunks, usage = events
-    assert (usage["choices"], usage["usage"]) == ([], USAGE)
+    assert (usage["choices"], usage["usage"]) == ([], CHAT_USAGE)
     assert all(chunk["usage"] is None for chunk in chunks)
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas == [{"role": "assistant", "content": "你"}, {"content": "好"}, {}]

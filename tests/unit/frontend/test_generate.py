@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from frontend.errors import EngineUnavailable, GenerationFailed
 from frontend.generate import generate
+from frontend.prepare import PreparedRequest
 from frontend.types import (
     FinishReason,
     GenerationRequest,
@@ -18,9 +19,10 @@ from frontend.types import (
     TokenLogProb,
 )
 from tests.fakes.engine import Ending, FakeEngine, Script, Step, one_token_a_step
-from tests.fakes.tokenizers import END_OF_TURN, byte_level_tokenizer, id_of
+from tests.fakes.tokenizers import END_OF_TURN, byte_level_tokenizer, id_of, text_tokenizer
 
 TOKENIZER = byte_level_tokenizer()
+TEXT_TOKENIZER = text_tokenizer()
 END_ID = id_of(TOKENIZER, END_OF_TURN)
 
 
@@ -59,7 +61,13 @@ def make_request(
 
 
 async def run(engine: FakeEngine, request: GenerationRequest) -> list[TextChunk]:
-    return [chunk async for chunk in generate(request, engine, TOKENIZER)]
+    return [chunk async for chunk in generate(prepared(request), engine)]
+
+
+def prepared(request: GenerationRequest) -> PreparedRequest:
+    return PreparedRequest(
+        generation=request, tokenizer=TEXT_TOKENIZER, decoder=TEXT_TOKENIZER, fingerprint="fp"
+    )
 
 
 def text_of(chunks: list[TextChunk], sequence_index: int = 0) -> str:
@@ -168,7 +176,7 @@ async def test_log_probs_are_cut_with_the_tokens_they_belong_to() -> None:
         top_log_probs=[[TokenLogProb(token_id=i, log_prob=-0.1)] for i in range(3)],
     )
     request = make_request(stop_token_ids=(END_ID,))
-    chunks = [c async for c in generate(request, _Canned([chunk]), TOKENIZER)]
+    chunks = [c async for c in generate(prepared(request), _Canned([chunk]))]
     assert chunks[0].log_probs == [-0.1, -0.2]
     assert chunks[0].top_log_probs == [[TokenLogProb(token_id=i, log_prob=-0.1)] for i in range(2)]
 
@@ -181,7 +189,7 @@ async def test_log_probs_are_given_out_even_while_their_text_is_held() -> None:
             TokenChunk(token_ids=rest, log_probs=[-2.0, -3.0], finish_reason=FinishReason.STOP),
         ]
     )
-    chunks = [c async for c in generate(make_request(), canned, TOKENIZER)]
+    chunks = [c async for c in generate(prepared(make_request()), canned)]
     assert [(c.text, c.log_probs) for c in chunks] == [("", [-1.0]), ("你", [-2.0, -3.0])]
 
 
@@ -205,7 +213,7 @@ async def test_sequences_have_texts_of_their_own() -> None:
             TokenChunk(token_ids=b[1:], sequence_index=1, finish_reason=FinishReason.STOP),
         ]
     )
-    chunks = [c async for c in generate(make_request(num_sequences=2), canned, TOKENIZER)]
+    chunks = [c async for c in generate(prepared(make_request(num_sequences=2)), canned)]
     assert (text_of(chunks, 0), text_of(chunks, 1)) == ("你", "hi")
     reasons = {c.sequence_index: c.finish_reason for c in chunks if c.finish_reason}
     assert reasons == {0: FinishReason.LENGTH, 1: FinishReason.STOP}
@@ -220,7 +228,7 @@ async def test_a_sequence_that_met_its_stop_string_is_silent_while_others_go_on(
         ]
     )
     request = make_request(num_sequences=2, stop=("END",))
-    chunks = [c async for c in generate(request, canned, TOKENIZER)]
+    chunks = [c async for c in generate(prepared(request), canned)]
     assert (text_of(chunks, 0), text_of(chunks, 1)) == ("a", "b")
     assert [c.sequence_index for c in chunks] == [0, 1]
 
@@ -235,7 +243,7 @@ async def run_until_failure(
 
 
 async def _append_all(chunks: list[TextChunk], engine: FakeEngine) -> None:
-    async for chunk in generate(make_request(), engine, TOKENIZER):
+    async for chunk in generate(prepared(make_request()), engine):
         chunks.append(chunk)
 
 
@@ -255,7 +263,7 @@ async def test_a_failure_comes_after_what_was_generated_before_it() -> None:
 
 async def test_leaving_early_cancels_the_engines_work() -> None:
     engine = make_engine(Script(steps=one_token_a_step(ids_of("abcdef"), every_s=0.01)))
-    async with aclosing(generate(make_request(), engine, TOKENIZER)) as chunks:
+    async with aclosing(generate(prepared(make_request()), engine)) as chunks:
         await anext(chunks)
     assert engine.streams[0].ending is Ending.CANCELLED
 

@@ -15,7 +15,7 @@ from frontend.errors import (
     ModelNotLoaded,
 )
 from frontend.prepare import PreparedRequest, prepare_chat, prepare_generate
-from frontend.protocol.chat import ChatRequest
+from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.native import GenerateRequest
 from frontend.protocol.parse import parse_body
 from tests.fakes.artefacts import publish_model
@@ -32,9 +32,10 @@ class Stack:
     def __init__(self, home: Path) -> None:
         publish_model(home, "tiny", other_eos_ids=(300, 301))
         publish_model(home, "bare", chat_template=None)
+        publish_model(home, "strict", chat_template="{{ raise_exception('not today') }}")
         self.catalog = Catalog(home, default_model="tiny")
         self.engine = FakeEngine()
-        for name in ("tiny", "bare"):
+        for name in ("tiny", "bare", "strict"):
             self.engine.load(name, max_seq_len=MAX_SEQ_LEN)
 
     async def generate(self, prompt: str, **fields: Any) -> PreparedRequest:
@@ -89,9 +90,8 @@ async def test_a_model_without_a_template_cannot_chat(stack: Stack) -> None:
 
 
 async def test_what_the_template_refuses_is_the_clients_mistake(stack: Stack) -> None:
-    messages = b'[{"role":"tool","content":"x","tool_call_id":"1"}]'
-    with pytest.raises(InvalidParameter, match="no tool messages here") as caught:
-        await stack.chat(messages)
+    with pytest.raises(InvalidParameter, match="not today") as caught:
+        await stack.chat(rest=b',"model":"strict"')
     assert (caught.value.param, caught.value.key) == ("messages", "chat_template_failed")
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.chat import ChatEncoder
+from frontend.protocol.chat_answer import ChatAnswerOptions, ChatEncoder
 from frontend.protocol.native import (
     KEEP_ALIVE_EVENT,
     BatchGenerateRequest,
@@ -39,16 +39,42 @@ async def two_sequences() -> AsyncIterator[TextChunk]:
     yield TextChunk(text="", num_tokens=0, sequence_index=0, finish_reason=FinishReason.STOP)
 
 
-def chat_encoder() -> ChatEncoder:
-    return ChatEncoder(request_id="chatcmpl-123", model="m", created=17, num_prompt_tokens=5)
+class Letters:
+    """Token 97 is "a", and so on."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        return bytes((token_id,))
+
+
+def chat_encoder(options: ChatAnswerOptions | None = None) -> ChatEncoder:
+    return ChatEncoder(
+        request_id="chatcmpl-123",
+        model="m",
+        created=17,
+        prompt_token_ids=[1, 2, 3, 4, 5],
+        fingerprint="fp_1",
+        tokens=Letters(),
+        options=options or ChatAnswerOptions(),
+    )
 
 
 async def chat_stream(chunks: AsyncIterator[TextChunk], *, usage: bool = False) -> list[bytes]:
-    return [e async for e in chat_encoder().encode_stream(chunks, includes_usage=usage)]
+    encoder = chat_encoder(ChatAnswerOptions(includes_usage=usage))
+    return [event async for event in encoder.encode_stream(chunks)]
 
 
 async def native_stream(chunks: AsyncIterator[TextChunk]) -> list[bytes]:
     return [e async for e in GenerateEncoder(num_prompt_tokens=5).encode_stream(chunks)]
+
+
+def usage_of(num_prompt_tokens: int, num_tokens: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": num_prompt_tokens,
+        "completion_tokens": num_tokens,
+        "total_tokens": num_prompt_tokens + num_tokens,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
 
 
 async def test_native_events_are_the_golden_ones() -> None:
@@ -98,7 +124,10 @@ async def test_the_native_body_is_the_folded_stream() -> None:
 
 
 async def test_chat_events_are_the_golden_ones() -> None:
-    head = '{"id":"chatcmpl-123","created":17,"model":"m","object":"chat.completion.chunk"'
+    head = (
+        '{"id":"chatcmpl-123","created":17,"model":"m","system_fingerprint":"fp_1",'
+        '"object":"chat.completion.chunk"'
+    )
     tail = '"logprobs":null,"finish_reason":'
     assert b"".join(await chat_stream(chunks_of("人", "工", "能"))).decode() == (
         f'data: {head},"choices":[{{"index":0,"delta":{{"role":"assistant","content":"人"}},'
@@ -127,7 +156,7 @@ async def test_chat_usage_comes_last_and_is_null_before() -> None:
     *events, last = chat_events(await chat_stream(chunks_of("a", "b"), usage=True))
     assert [event["usage"] for event in events] == [None] * len(events)
     assert last["choices"] == []
-    assert last["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+    assert last["usage"] == usage_of(5, 4)
 
 
 async def test_each_chat_choice_has_its_role_text_and_reason() -> None:
@@ -148,13 +177,13 @@ async def test_the_chat_body_is_the_folded_stream() -> None:
     assert body["choices"] == [
         {
             "index": index,
-            "message": {"role": "assistant", "content": text},
+            "message": {"role": "assistant", "content": text, "refusal": None},
             "logprobs": None,
             "finish_reason": reason,
         }
         for index, text, reason in ((0, "b", "stop"), (1, "ac", "length"))
     ]
-    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    assert body["usage"] == usage_of(5, 3)
     assert (body["id"], body["object"], body["created"], body["model"]) == (
         "chatcmpl-123", "chat.completion", 17, "m",
     )  # fmt: skip
@@ -174,4 +203,4 @@ def test_an_empty_prompt_is_refused() -> None:
 
 
 def test_a_load_request_needs_nothing() -> None:
-    assert LoadRequest() == LoadRequest(quantization=None, prefer_gpu=False)
+    assert LoadRequest() == LoadRequest(quantization=None, prefer_gpu=None)
