@@ -24,12 +24,17 @@ def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
+def num_tokens(usage: dict[str, Any]) -> dict[str, int]:
+    """Without how many came from the prefix cache: that differs from request to request."""
+    return {name: count for name, count in usage.items() if isinstance(count, int)}
+
+
 def test_the_openai_sdk_of_today_works(
     stack: Stack, run_client: RunClient, client_python: ClientPython
 ) -> None:
     found = run_client("openai/client.py", f"{stack.url}/v1", python=client_python("openai"))
     check_answers(found["plain"], found["stream"])
-    assert found["stream"]["usage"] == found["plain"]["usage"]
+    assert num_tokens(found["stream"]["usage"]) == num_tokens(found["plain"]["usage"])
     assert found["async_text"] == found["plain"]["text"]
     assert MODEL in found["models"]
     assert found["model"] == MODEL
@@ -63,10 +68,10 @@ def test_the_helpers_of_the_openai_sdk_work(
 ) -> None:
     url, python = f"{stack.url}/v1", client_python("openai")
     found = run_client("openai/helpers.py", url, scripted_model, python=python)
-    num_tokens = found["streamed"].pop("num_tokens")
-    assert num_tokens[0] == num_tokens[1] > 0
-    num_tokens = found["log_probs"].pop("num_tokens")
-    assert num_tokens[0] == num_tokens[1] == 8
+    in_stream, counted = found["streamed"].pop("num_tokens")
+    assert in_stream == counted > 0
+    with_log_probs, counted = found["log_probs"].pop("num_tokens")
+    assert with_log_probs == counted == 8
     assert found["agent"].pop("num_pieces") > 1
     choices = found.pop("choices")
     assert choices["streamed"] == choices["plain"]
@@ -205,7 +210,7 @@ def test_the_vercel_ai_sdk_works(
         assert text["num_output_tokens"][0] == text["num_output_tokens"][1] > 2
         assert found[provider] == {
             "structured": [True, True],
-            "forced": [["get_weather", "string"]],
+            "forced": ["get_weather"],
             "agent": {
                 "results": ["sunny in Paris"],
                 "finish_reasons": ["tool-calls", "stop"],

@@ -65,7 +65,7 @@ def main() -> None:
         "openai_api_base": base_url,
         "openai_api_key": "any-key",
         "temperature": 0,
-        "max_tokens": 24,
+        "max_tokens": 48,
     }
     model = ChatOpenAI(model_name="smollm2-135m-instruct", **settings)
     plain = model.invoke(QUESTION)

@@ -61,7 +61,7 @@ async def refused(model: OpenAIChatModel) -> dict[str, Any]:
 
 
 async def find(base_url: str, scripted_model: str) -> dict[str, Any]:
-    provider = OpenAICompatibleProvider(base_url=base_url, api_key="any-key")
+    provider = OpenAICompatibleProvider("inflight", base_url=base_url, api_key="any-key")
     model = OpenAIChatModel("smollm2-135m-instruct", provider=provider)
     scripted = OpenAIChatModel(scripted_model, provider=provider)
     talker = Agent(scripted, tools=[get_weather])

@@ -49,7 +49,8 @@ async function forced(model) {
   const prompt = "What is the weather in Paris?";
   const tools = { get_weather: { ...get_weather, execute: undefined } };
   const answer = await generateText({ ...settings, model, prompt, tools, toolChoice: "required" });
-  return answer.toolCalls.map((call) => [call.toolName, typeof call.input.city]);
+  const calls = answer.toolCalls.filter((call) => typeof call.input.city === "string");
+  return [...new Set(calls.map((call) => call.toolName))];
 }
 
 async function agent(model) {

@@ -21,7 +21,7 @@ const ask = (content, options = {}) => ({
   model: "smollm2-135m-instruct",
   messages: [{ role: "user", content }],
   temperature: 0,
-  max_tokens: 24,
+  max_tokens: 48,
   ...options,
 });
 

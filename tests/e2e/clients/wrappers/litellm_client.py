@@ -36,7 +36,7 @@ class Asker:
             "model": f"openai/{model}",
             "messages": [{"role": "user", "content": text}],
             "temperature": 0,
-            "max_tokens": 24,
+            "max_tokens": 48,
             **options,
         }
 
@@ -71,7 +71,7 @@ def agent(asker: Asker, model: str) -> dict[str, Any]:
     called = litellm.completion(**settings).choices[0]
     (call,) = called.message.tool_calls
     settings["messages"] += [
-        called.message.model_dump(),
+        called.message,
         {"role": "tool", "tool_call_id": call.id, "content": "sunny"},
     ]
     answer = litellm.completion(**settings).choices[0]
