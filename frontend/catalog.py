@@ -83,6 +83,7 @@ class Catalog:
         self._models: dict[str, CatalogModel] = {}
         self._scanned_at = float("-inf")
         self._tokenizers: dict[Path, TextTokenizer] = {}
+        self._fingerprints: dict[Path, str] = {}
 
     def models(self) -> list[CatalogModel]:
         """All models, by name."""
@@ -129,12 +130,13 @@ class Catalog:
 
     def fingerprint(self, artefact: Artefact) -> str:
         """The same for equal weights and tokenizer, whenever and wherever they were built."""
-        files = artefact.manifest.files
-        lines = [
-            artefact.manifest.kind,
-            *(f"{path} {files[path].sha256}" for path in sorted(files)),
-        ]
-        return "fp_" + hashlib.sha256("\n".join(lines).encode()).hexdigest()[:10]
+        fingerprint = self._fingerprints.get(artefact.path)
+        if fingerprint is None:
+            files = sorted(artefact.manifest.files.items())
+            lines = [artefact.manifest.kind, *(f"{path} {entry.sha256}" for path, entry in files)]
+            digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+            fingerprint = self._fingerprints[artefact.path] = f"fp_{digest[:10]}"
+        return fingerprint
 
     def _rescan(self, *, max_age_s: float) -> None:
         now = time.monotonic()

@@ -117,6 +117,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' is given twice: {value}.",
         "'{param}' 重复：{value}",
     ),
+    "too_long": (
+        "'{param}' has {length} characters; at most {maximum} are allowed.",
+        "参数 '{param}' 有 {length} 个字符，最多允许 {maximum} 个",
+    ),
+    "invalid_guide": (
+        "'{param}' cannot be enforced: {reason}",
+        "参数 '{param}' 无法强制执行：{reason}",
+    ),
     "only_with_stream": (
         "'{param}' is only allowed together with 'stream': true.",
         "参数 '{param}' 只能与 'stream': true 一起使用",

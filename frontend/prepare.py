@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from build_engines.artefact import Artefact
+from frontend import guides
 from frontend.catalog import Catalog
 from frontend.chat_prompt import NewParser, parser_for, render_prompt
 from frontend.engine import Engine
@@ -97,6 +98,10 @@ async def prepare_chat(
     tokenizer = model.tokenizer
     if not tokenizer.has_chat_template and body.chat_template is None:
         raise InvalidParameter(prompt_param, "no_chat_template")
+    if guided is not None:
+        param, guide = guided
+        text_param = use.tools_param if param == use.choice_param else param
+        await guides.check(guide, model.loaded, param=param, text_param=text_param)
     style = catalog.output_format(model.artefact, body.chat_template)
 
     def make_prompt() -> tuple[str, list[int]]:

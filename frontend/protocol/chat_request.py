@@ -19,9 +19,9 @@ from frontend.protocol.tools import (
     FunctionCall,
     FunctionDefinition,
     NamedFunction,
-    NamedToolChoice,
     Tool,
     ToolCall,
+    ToolChoice,
     ToolUse,
     function_use,
     tool_use,
@@ -33,6 +33,18 @@ TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "audio_url")
 MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_TOP_LOG_PROBS = 20
+# What the template is given by other fields, or by nobody.
+TEMPLATE_ARGUMENTS = frozenset(
+    {
+        "messages",
+        "tools",
+        "chat_template",
+        "conversations",
+        "add_generation_prompt",
+        "continue_final_message",
+        "return_assistant_tokens_mask",
+    }
+)
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
@@ -69,7 +81,7 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: int | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | NamedToolChoice | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: list[FunctionDefinition] | None = None
     function_call: str | NamedFunction | None = None
@@ -111,6 +123,9 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameter("messages", "empty")
         for i, message in enumerate(self.messages):
             _check_message(f"messages[{i}]", message)
+        for name in self.chat_template_kwargs or ():
+            if name in TEMPLATE_ARGUMENTS:
+                raise InvalidParameter(f"chat_template_kwargs.{name}", "not_supported")
         if self.continue_final_message and self.add_generation_prompt:
             raise InvalidParameter(
                 "continue_final_message", "conflict", other="add_generation_prompt"
@@ -160,7 +175,7 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         guides = self.extra_guides()
         response = self.response_format.guide() if self.response_format else None
         if (forced := use.forced_schema()) is not None:
-            guides.insert(0, ("tool_choice", schema_guide(forced)))
+            guides.insert(0, (use.choice_param, schema_guide(forced)))
         elif response is not None:
             guides.insert(0, ("response_format", response))
         return only_guide(guides)
@@ -218,7 +233,9 @@ def _effort(effort: str, template: str, *, reasons: bool) -> dict[str, Any]:
 def _check_message(path: str, message: ChatMessage) -> None:
     check_choice(f"{path}.role", message.role, ROLES)
     has_calls = bool(message.tool_calls or message.function_call)
-    if message.content is None and not (message.role == "assistant" and has_calls):
+    # The SDKs send an answer back as it came: one of calls, or a refusal, has no content.
+    says_more = has_calls or message.refusal is not None or _thoughts(message) is not None
+    if message.content is None and not (message.role == "assistant" and says_more):
         raise InvalidParameter(f"{path}.content", "missing")
     if has_calls and message.role != "assistant":
         field = "tool_calls" if message.tool_calls else "function_call"
@@ -229,7 +246,10 @@ def _check_message(path: str, message: ChatMessage) -> None:
         for i, part in enumerate(message.content):
             _check_part(f"{path}.content[{i}]", part)
     for i, call in enumerate(message.tool_calls or ()):
+        check_choice(f"{path}.tool_calls[{i}].type", call.type, ("function",))
         _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
+    if message.function_call is not None:
+        _arguments(f"{path}.function_call.arguments", message.function_call)
 
 
 def _check_part(path: str, part: ContentPart) -> None:
@@ -242,15 +262,20 @@ def _check_part(path: str, part: ContentPart) -> None:
 
 def _template_message(message: ChatMessage) -> dict[str, Any]:
     role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
-    fields: dict[str, Any] = {"role": role, "content": _text(message.content)}
+    text = _text(message.content) or message.refusal or ""
+    fields: dict[str, Any] = {"role": role, "content": text}
     for name in ("name", "tool_call_id"):
         if value := getattr(message, name):
             fields[name] = value
-    if reasoning := message.reasoning_content or message.reasoning:
-        fields["reasoning_content"] = reasoning
+    if thoughts := _thoughts(message):
+        fields["reasoning_content"] = thoughts
     if calls := _calls(message):
         fields["tool_calls"] = calls
     return fields
+
+
+def _thoughts(message: ChatMessage) -> str | None:
+    return message.reasoning_content or message.reasoning
 
 
 def _calls(message: ChatMessage) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -29,9 +29,22 @@ class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
 
 
-class NamedToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: Literal["function"]
+class AllowedTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    type: str
     function: NamedFunction
+
+
+class AllowedTools(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    mode: str
+    tools: list[AllowedTool]
+
+
+class ToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One function by its name, or (`allowed_tools`) some of `tools`."""
+
+    type: str
+    function: NamedFunction | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +56,8 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
-    type: Literal["function"] = "function"
+    index: int | None = None  # from those who put streamed deltas together; it says nothing new
+    type: str = "function"
     function: FunctionCall
 
 
@@ -57,6 +71,8 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     choice: str = "none"
     name: str | None = None
     parallel: bool = True
+    tools_param: str = "tools"
+    choice_param: str = "tool_choice"
 
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
@@ -79,10 +95,7 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
 
 
 def tool_use(
-    tools: list[Tool] | None,
-    choice: str | NamedToolChoice | None,
-    *,
-    parallel: bool | None,
+    tools: list[Tool] | None, choice: str | ToolChoice | None, *, parallel: bool | None
 ) -> ToolUse:
     """Read `tools` and `tool_choice`.
 
@@ -93,19 +106,42 @@ def tool_use(
         check_choice(f"tools[{i}].type", tool.type, ("function",))
     functions = tuple(tool.function for tool in tools or ())
     _check_functions("tools", functions)
-    if isinstance(choice, str):
-        check_choice("tool_choice", choice, ("none", "auto", "required"))
-    if choice is not None and choice != "none" and not functions:
+    if choice not in (None, "none", "auto") and not functions:
         raise InvalidParameter("tool_choice", "only_with_tools")
-    name = choice.function.name if isinstance(choice, NamedToolChoice) else None
-    _check_named("tool_choice.function.name", name, functions)
-    default = "auto" if functions else "none"
+    name = None
+    if isinstance(choice, ToolChoice):
+        functions, choice, name = _chosen(functions, choice)
+    else:
+        check_choice("tool_choice", choice or "auto", ("none", "auto", "required"))
     return ToolUse(
         tools=functions,
-        choice="named" if name else str(choice or default),
+        choice=(choice or "auto") if functions else "none",
         name=name,
         parallel=parallel is not False,
     )
+
+
+def _chosen(
+    functions: tuple[FunctionDefinition, ...], choice: ToolChoice
+) -> tuple[tuple[FunctionDefinition, ...], str, str | None]:
+    """The tools that may be called, ToolUse.choice and ToolUse.name."""
+    check_choice("tool_choice.type", choice.type, ("function", "allowed_tools"))
+    if choice.type == "function":
+        if choice.function is None:
+            raise InvalidParameter("tool_choice.function", "missing")
+        _check_named("tool_choice.function.name", choice.function.name, functions)
+        return functions, "named", choice.function.name
+    path, allowed = "tool_choice.allowed_tools", choice.allowed_tools
+    if allowed is None:
+        raise InvalidParameter(path, "missing")
+    check_choice(f"{path}.mode", allowed.mode, ("auto", "required"))
+    if not allowed.tools:
+        raise InvalidParameter(f"{path}.tools", "empty")
+    for i, tool in enumerate(allowed.tools):
+        check_choice(f"{path}.tools[{i}].type", tool.type, ("function",))
+        _check_named(f"{path}.tools[{i}].function.name", tool.function.name, functions)
+    names = {tool.function.name for tool in allowed.tools}
+    return tuple(one for one in functions if one.name in names), allowed.mode, None
 
 
 def function_use(
@@ -119,7 +155,14 @@ def function_use(
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
     choice = "named" if name else str(call or ("auto" if definitions else "none"))
-    return ToolUse(tools=definitions, choice=choice, name=name, parallel=False)
+    return ToolUse(
+        tools=definitions,
+        choice=choice,
+        name=name,
+        parallel=False,
+        tools_param="functions",
+        choice_param="function_call",
+    )
 
 
 def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:

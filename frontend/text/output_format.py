@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from frontend.text import tool_prompt
 from frontend.text.reasoning import detect_reasoning
@@ -31,6 +32,7 @@ class OutputFormat:
         return TOOL_PARSERS[self.tool_parser].wraps_text
 
 
+@lru_cache(maxsize=128)
 def output_format(
     chat_template: str, *, tool_parser: str | None = None, reasoning_parser: str | None = None
 ) -> OutputFormat:

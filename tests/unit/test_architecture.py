@@ -18,6 +18,7 @@ ALLOWED = {
     "google": ("frontend/triton/",),
     "tritonclient": ("frontend/triton/",),
     "hpack": ("frontend/triton/",),
+    "triton_models.grammars": ("frontend/guides.py",),
     "numpy": ("frontend/triton/",),
     "transformers": ("frontend/text/tokenizer.py",),
     "tokenizers": ("frontend/text/tokenizer.py",),

@@ -5,17 +5,15 @@ Compiling takes from a millisecond to seconds: never call `compile` from the ste
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import llguidance
 import numpy as np
-from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 from numpy.typing import NDArray
 
 from triton_models.cpu.errors import EngineError, InvalidArgumentError
 from triton_models.cpu.request import Guide
+from triton_models.grammars import GUIDE_TYPES, GrammarError, grammar_of
 
 GUIDE_TYPE_TENSOR = "guided_decoding_guide_type"
 GUIDE_TENSOR = "guided_decoding_guide"
@@ -67,23 +65,11 @@ class GuideCompiler:
         return LlGuide(matcher, list(self._tokenizer.eos_tokens))
 
 
-_GRAMMARS: dict[str, Callable[[str], str]] = {
-    "json": lambda guide: llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}),
-    "json_schema": lambda guide: llguidance.LLMatcher.grammar_from_json_schema(json.loads(guide)),
-    "regex": llguidance.LLMatcher.grammar_from_regex,
-    "ebnf_grammar": lambda guide: llguidance.LLMatcher.grammar_from_lark(any_to_lark(guide)),
-}
-
-
 def _grammar(guide_type: str, guide: str) -> str:
+    if guide_type not in GUIDE_TYPES:
+        known = ", ".join(sorted(GUIDE_TYPES))
+        raise InvalidArgumentError(GUIDE_TYPE_TENSOR, f"{guide_type!r} is not one of {known}")
     try:
-        make = _GRAMMARS[guide_type]
-    except KeyError:
-        known = ", ".join(_GRAMMARS)
-        raise InvalidArgumentError(
-            GUIDE_TYPE_TENSOR, f"{guide_type!r} is not one of {known}"
-        ) from None
-    try:
-        return make(guide)
-    except (ValueError, GbnfToLarkError) as exc:
+        return grammar_of(guide_type, guide)
+    except GrammarError as exc:
         raise InvalidArgumentError(GUIDE_TENSOR, str(exc)) from exc
