@@ -68,6 +68,7 @@ SCENARIOS = [
     calls(["weather in Oslo", RESULT], "final_result", {"city": "Oslo", "is_sunny": True}),
     # langchain-tests
     calls("magic_function(3)", "magic_function", {"input": 3}),
+    calls("magic_function_no_args()", "magic_function_no_args", {}),
     says("joke", "with 'setup' and 'punchline' keys", json.dumps(JOKE)),
     calls(
         "你好啊集团", "unicode_customer", {"customer_name": "你好啊集团", "description": "科技公司"}
