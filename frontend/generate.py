@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 
+from frontend.chat_prompt import LateGuide
 from frontend.engine import Engine
 from frontend.errors import GenerationFailed
 from frontend.prepare import PreparedRequest
-from frontend.text.detokenizer import Decoder, Detokenizer
-from frontend.text.output_parser import OutputParser, ParsedText
-from frontend.text.stop_matcher import StopMatcher
-from frontend.types import (
-    FinishReason,
-    GenerationRequest,
-    TextChunk,
-    TokenChunk,
-    ToolCallDelta,
-)
+from frontend.sequence_text import ParsedSequence, SequenceText, single_tokens
+from frontend.types import FinishReason, TextChunk, TokenChunk
+
+NO_FINISH_REASON = "the engine's stream ended without a finish reason"
 
 
 async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[TextChunk, None]:
@@ -29,6 +24,11 @@ async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[
     Raises:
         ServingError: the engine failed, before the first chunk or after some.
     """
+    if prepared.late_guide is not None:
+        async with aclosing(_generate_late(prepared, prepared.late_guide, engine)) as parts:
+            async for part in parts:
+                yield part
+        return
     request = prepared.generation
     sequences = [_new_sequence(prepared) for _ in range(request.num_sequences)]
     num_open = len(sequences)
@@ -43,164 +43,120 @@ async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[
             num_open -= sequence.is_finished
             if not num_open:
                 return
-    raise GenerationFailed(reason="the engine's stream ended without a finish reason")
+    raise GenerationFailed(reason=NO_FINISH_REASON)
 
 
-def _new_sequence(prepared: PreparedRequest) -> SequenceText:
+def _new_sequence(prepared: PreparedRequest) -> SequenceText | ParsedSequence:
     if prepared.new_parser is None:
         return SequenceText(prepared.generation, prepared.decoder)
     return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
 
 
-class SequenceText:
-    """One sequence's way from token ids to text that may be shown."""
+async def _generate_late(
+    prepared: PreparedRequest, late: LateGuide, engine: Engine
+) -> AsyncGenerator[TextChunk, None]:
+    """Let the model think, and call tools, as it likes; but what it answers follows the guide.
 
-    def __init__(self, request: GenerationRequest, decoder: Decoder) -> None:
-        self._detokenizer = Detokenizer(decoder)
-        self._stop_matcher = StopMatcher(request.stop)
-        self._stop_token_ids = frozenset(request.stop_token_ids)
-        self._num_tokens = 0  # generated since the last chunk
-        self.is_finished = False
-        self.is_stopped = False  # by a stop string
-
-    def push(self, chunk: TokenChunk) -> TextChunk | None:
-        """Return the text that became certain, or None when all of it is held back."""
-        chunk = self._cut_at_stop_token(chunk)
-        text = self._detokenizer.push(chunk.token_ids) if chunk.token_ids else ""
-        reason = chunk.finish_reason
-        if reason:
-            text += self._detokenizer.flush()
-        text, self.is_stopped = self._stop_matcher.push(text)
-        if self.is_stopped:
-            reason = FinishReason.STOP
-        elif reason:
-            text += self._stop_matcher.flush()
-        self._num_tokens += len(chunk.token_ids)
-        self.is_finished = reason is not None
-        if not text and not reason and chunk.log_probs is None and chunk.num_cached_tokens is None:
-            return None
-        num_tokens, self._num_tokens = self._num_tokens, 0
-        return TextChunk(
-            text=text,
-            num_tokens=num_tokens,
-            finish_reason=reason,
-            sequence_index=chunk.sequence_index,
-            token_ids=chunk.token_ids,
-            log_probs=chunk.log_probs,
-            top_log_probs=chunk.top_log_probs,
-            num_cached_tokens=chunk.num_cached_tokens,
-            prompt_log_probs=chunk.prompt_log_probs,
-            prompt_top_log_probs=chunk.prompt_top_log_probs,
-        )
-
-    def _cut_at_stop_token(self, chunk: TokenChunk) -> TokenChunk:
-        """Engines emit the stop token that ended the sequence; like an EOS it is not shown."""
-        if self._stop_token_ids.isdisjoint(chunk.token_ids):
-            return chunk
-        end = next(i for i, t in enumerate(chunk.token_ids) if t in self._stop_token_ids)
-        return replace(_first_tokens(chunk, end), finish_reason=FinishReason.STOP)
-
-
-class ParsedSequence(SequenceText):
-    """The same, with thoughts and tool calls told apart from the answer.
-
-    Takes tokens one by one, so that those of the reasoning are counted exactly.
+    Where its answer begins the engine is asked again, with the thoughts as a part of the prompt:
+    its prefix cache has them.
     """
-
-    def __init__(self, request: GenerationRequest, decoder: Decoder, parser: OutputParser) -> None:
-        super().__init__(request, decoder)
-        self._parser = parser
-        self._num_parsed_tokens = 0  # since the last chunk, as the next one
-        self._num_reasoning_tokens = 0
-
-    def push(self, chunk: TokenChunk) -> TextChunk | None:
-        """Like SequenceText's; behind a stop string's token, no more of the chunk is used."""
-        chunk = self._cut_at_stop_token(chunk)
-        pieces: list[ParsedText] = []
-        num_used = 0
-        reason = None
-        for single in _single_tokens(chunk):
-            was_reasoning = self._parser.is_reasoning
-            piece = super().push(single)
-            if piece is not None:
-                self._num_parsed_tokens += piece.num_tokens
-                pieces.append(self._parse(piece))
-                reason = self._reason(piece)
-            num_used += len(single.token_ids)
-            if was_reasoning or self._parser.is_reasoning:
-                self._num_reasoning_tokens += len(single.token_ids)
-            if reason is not None:
+    start = _AnswerStart(prepared, late)
+    async with aclosing(engine.stream(prepared.generation)) as chunks:
+        async for chunk in chunks:
+            for single in single_tokens(chunk):
+                for piece in start.push(single):
+                    yield piece
+                if start.is_finished:
+                    return
+                if start.is_found:
+                    break
+            if start.is_found:
                 break
-        self.is_finished = reason is not None
-        return self._chunk(_first_tokens(chunk, num_used), _joined(pieces), reason)
+        else:
+            raise GenerationFailed(reason=NO_FINISH_REASON)
+    yield start.rest_of_thoughts()
+    guided = start.guided_request()
+    if guided.generation.max_new_tokens < 1:
+        yield TextChunk(text="", num_tokens=0, finish_reason=FinishReason.LENGTH)
+        return
+    async with aclosing(generate(guided, engine)) as answers:
+        async for answer in answers:
+            yield replace(answer, num_cached_tokens=None)  # what it counts is the thoughts', too
 
-    def _parse(self, piece: TextChunk) -> ParsedText:
-        parsed = self._parser.push(piece.text) if piece.text else ParsedText()
-        if piece.finish_reason and not self._parser.is_over:
-            return _joined([parsed, self._parser.flush()])
-        return parsed
 
-    def _reason(self, piece: TextChunk) -> FinishReason | None:
-        has_ended = piece.finish_reason is FinishReason.STOP and not self.is_stopped
-        if self._parser.is_over or (has_ended and self._parser.has_calls):
-            return FinishReason.TOOL_CALLS
-        return piece.finish_reason
+class _AnswerStart:
+    """Reads what comes before an answer, token by token, until the answer begins."""
 
-    def _chunk(
-        self, chunk: TokenChunk, parsed: ParsedText, reason: FinishReason | None
-    ) -> TextChunk | None:
-        is_empty = parsed == ParsedText() and reason is None
-        if is_empty and chunk.log_probs is None and chunk.num_cached_tokens is None:
-            return None
-        num_tokens, self._num_parsed_tokens = self._num_parsed_tokens, 0
-        num_reasoning_tokens, self._num_reasoning_tokens = self._num_reasoning_tokens, 0
+    def __init__(self, prepared: PreparedRequest, late: LateGuide) -> None:
+        assert prepared.new_parser is not None, "what is guided late is parsed before"
+        self._prepared, self._late = prepared, late
+        self._sequence = ParsedSequence(
+            prepared.generation, prepared.decoder, prepared.new_parser()
+        )
+        self._token_ids: list[int] = []
+        self._num_thought = 0  # the first tokens of them
+        self._num_given_out = 0  # in chunks, as the next one
+        self._num_reasoning_given_out = 0
+        self._waiting: list[TextChunk] = []  # what may turn out to belong to the answer
+        self._has_calls = False
+        self.is_found = False
+        self.is_finished = False
+
+    def push(self, chunk: TokenChunk) -> list[TextChunk]:
+        """Add one token; return what may be shown."""
+        was_reasoning = self._sequence.is_reasoning
+        piece = self._sequence.push(chunk)
+        self._token_ids += chunk.token_ids
+        if was_reasoning or self._sequence.is_reasoning:
+            self._num_thought = len(self._token_ids)
+        if piece is None:
+            return []
+        self._has_calls = self._has_calls or bool(piece.tool_calls)
+        self.is_found = not self._has_calls and self._begins_answer(piece)
+        if self.is_found:
+            return []
+        self.is_finished = piece.finish_reason is not None
+        self._waiting.append(piece)
+        is_thought = self._num_thought == len(self._token_ids)
+        return self._give_out() if is_thought or self._has_calls or self.is_finished else []
+
+    def rest_of_thoughts(self) -> TextChunk:
+        """Those of their tokens that have not been given out."""
+        token_ids = self._token_ids[self._num_given_out : self._num_thought]
+        num_reasoning_tokens = self._num_thought - self._num_reasoning_given_out
         return TextChunk(
-            text=parsed.content,
-            reasoning=parsed.reasoning,
-            tool_calls=parsed.tool_calls,
-            num_tokens=num_tokens,
+            text="",
+            num_tokens=len(token_ids),
+            token_ids=token_ids,
             num_reasoning_tokens=num_reasoning_tokens,
-            finish_reason=reason,
-            sequence_index=chunk.sequence_index,
-            token_ids=chunk.token_ids,
-            log_probs=chunk.log_probs,
-            top_log_probs=chunk.top_log_probs,
-            num_cached_tokens=chunk.num_cached_tokens,
-            prompt_log_probs=chunk.prompt_log_probs,
-            prompt_top_log_probs=chunk.prompt_top_log_probs,
         )
 
+    def _give_out(self) -> list[TextChunk]:
+        given, self._waiting = self._waiting, []
+        self._num_given_out += sum(piece.num_tokens for piece in given)
+        self._num_reasoning_given_out += sum(piece.num_reasoning_tokens for piece in given)
+        return given
 
-def _first_tokens(chunk: TokenChunk, num_tokens: int) -> TokenChunk:
-    if num_tokens == len(chunk.token_ids):
-        return chunk
-    return replace(
-        chunk,
-        token_ids=chunk.token_ids[:num_tokens],
-        log_probs=chunk.log_probs and chunk.log_probs[:num_tokens],
-        top_log_probs=chunk.top_log_probs and chunk.top_log_probs[:num_tokens],
-    )
+    def _begins_answer(self, piece: TextChunk) -> bool:
+        has_ended = piece.finish_reason is FinishReason.STOP and not self._sequence.is_stopped
+        return has_ended or bool(piece.text.strip())
 
-
-def _single_tokens(chunk: TokenChunk) -> Iterator[TokenChunk]:
-    """The chunk's tokens, each alone; the finish reason goes with the last."""
-    for token_id in chunk.token_ids[:-1]:
-        yield TokenChunk(token_ids=[token_id])
-    yield TokenChunk(token_ids=chunk.token_ids[-1:], finish_reason=chunk.finish_reason)
-
-
-def _joined(pieces: list[ParsedText]) -> ParsedText:
-    if len(pieces) == 1:
-        return pieces[0]
-    calls: dict[int, ToolCallDelta] = {}
-    for delta in (delta for piece in pieces for delta in piece.tool_calls):
-        begun = calls.get(delta.index)
-        if begun is not None:
-            arguments = begun.arguments + delta.arguments
-            delta = ToolCallDelta(begun.index, begun.id, begun.name, arguments)
-        calls[delta.index] = delta
-    return ParsedText(
-        "".join(piece.content for piece in pieces),
-        "".join(piece.reasoning for piece in pieces),
-        tuple(calls.values()),
-    )
+    def guided_request(self) -> PreparedRequest:
+        """The request for the answer."""
+        first, late = self._prepared.generation, self._late
+        opening_ids = late.opening_ids if self._num_thought else late.first_opening_ids
+        prefix_ids = [*self._token_ids[: self._num_thought], *opening_ids]
+        generation = replace(
+            first,
+            request_id=f"{first.request_id}-guided",
+            prompt_token_ids=first.prompt_token_ids + prefix_ids,
+            max_new_tokens=first.max_new_tokens - len(prefix_ids),
+            sampling=replace(first.sampling, guide=late.guide),
+        )
+        return replace(
+            self._prepared,
+            generation=generation,
+            decoder=self._prepared.tokenizer,
+            new_parser=late.new_parser,
+            late_guide=None,
+        )

@@ -11,13 +11,14 @@ from typing import TypeVar
 from build_engines.artefact import Artefact
 from frontend import guides
 from frontend.catalog import Catalog
-from frontend.chat_prompt import NewParser, parser_for, render_prompt
+from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser
 from frontend.engine import Engine
 from frontend.errors import ContextLengthExceeded, InvalidParameter
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.extras import ExtraFields
 from frontend.protocol.native import GenerateRequest
 from frontend.protocol.sampling import SamplingFields
+from frontend.protocol.tools import ToolUse
 from frontend.text.detokenizer import Decoder, MarkupDecoder
 from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
 from frontend.types import GenerationRequest, Guide, LoadedModel, ModelLimits
@@ -38,6 +39,7 @@ class PreparedRequest:
     fingerprint: str  # changes when what answers changes
     new_parser: NewParser | None = None  # None: an answer is nothing but text
     prompt_text: str = ""  # what was tokenized; empty where the client sent token ids
+    late_guide: LateGuide | None = None  # with one sequence and a parser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,26 +95,22 @@ async def prepare_chat(
     if body.chat_template is not None and not allows_chat_template:
         raise InvalidParameter("chat_template", "not_allowed")
     use = body.tool_use()
-    guided = body.guided(use)
     model = await text_model(body.model, catalog=catalog, engine=engine)
     tokenizer = model.tokenizer
     if not tokenizer.has_chat_template and body.chat_template is None:
         raise InvalidParameter(prompt_param, "no_chat_template")
-    if guided is not None:
-        param, guide = guided
-        text_param = use.tools_param if param == use.choice_param else param
-        await guides.check(guide, model.loaded, param=param, text_param=text_param)
     style = catalog.output_format(model.artefact, body.chat_template)
+    guided = await _checked_guide(body, use, model)
+    chat = ChatPrompt(body, use, tokenizer, style, guide=guided)
 
     def make_prompt() -> tuple[str, list[int]]:
         try:
-            text = render_prompt(body, use, tokenizer, style, is_guided=guided is not None)
+            text = chat.render()
         except ChatTemplateError as exc:
             raise InvalidParameter(prompt_param, "chat_template_failed", reason=str(exc)) from exc
         return text, tokenizer.encode(text, add_special_tokens=False)
 
     text, token_ids = await off_loop(body.num_chars(), make_prompt)
-    new_parser = parser_for(use, style, text, is_guided=guided is not None)
     generation = new_generation(
         body,
         model,
@@ -121,21 +119,31 @@ async def prepare_chat(
         max_new_tokens=body.max_new_tokens,
         id_prefix=id_prefix,
     )
-    generation = with_extras(
-        generation,
-        body,
-        model,
-        num_log_probs=body.num_log_probs,
-        guide=guided[1] if guided else None,
-    )
+    reading = chat.reading(text)
     return PreparedRequest(
-        generation=generation,
+        generation=with_extras(
+            generation, body, model, num_log_probs=body.num_log_probs, guide=reading.guide
+        ),
         tokenizer=tokenizer,
-        decoder=_decoder(model, new_parser),
+        decoder=_decoder(model, reading.new_parser),
         fingerprint=model.fingerprint,
-        new_parser=new_parser,
+        new_parser=reading.new_parser,
+        late_guide=reading.late_guide,
         prompt_text=text,
     )
+
+
+async def _checked_guide(body: ChatRequest, use: ToolUse, model: TextModel) -> Guide | None:
+    guided = body.guided(use)
+    if guided is None:
+        return None
+    param, guide = guided
+    text_param = use.tools_param if param == use.choice_param else param
+    await guides.check(guide, model.loaded, param=param, text_param=text_param)
+    if use.choice == "auto" and body.n not in (None, 1):
+        # Each answer is asked for in two parts; see LateGuide.
+        raise InvalidParameter("n", "conflict", other=f"{param}, {use.tools_param}")
+    return guide
 
 
 async def prepare_generate(

@@ -51,6 +51,7 @@ def _encoder(body: ChatRequest, prepared: PreparedRequest) -> ChatEncoder:
         options=ChatAnswerOptions(
             includes_usage=body.includes_usage,
             includes_token_ids=bool(body.return_token_ids),
+            names_service_tier=body.service_tier is not None,
             is_legacy_function=body.is_legacy_function,
             prefix=body.echoed_text(),
         ),

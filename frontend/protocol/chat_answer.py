@@ -55,6 +55,7 @@ class ChatAnswerOptions:
 
     includes_usage: bool = False
     includes_token_ids: bool = False
+    names_service_tier: bool = False  # the request did
     is_legacy_function: bool = False  # `function_call` in place of `tool_calls`
     prefix: str = ""  # shown before each answer: the message that is continued, with `echo`
 
@@ -79,6 +80,8 @@ class ChatEncoder:
             "model": model,
             "system_fingerprint": fingerprint,
         }
+        if options.names_service_tier:
+            self._base["service_tier"] = "default"  # there is no other
         self._prompt_token_ids = prompt_token_ids
         self._tokens = tokens
         self._options = options

@@ -5,22 +5,23 @@ Source: OpenAI's API description 2.3.0, CreateChatCompletionRequest; vLLM's extr
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import msgspec
-
 from frontend.errors import InvalidParameter
+from frontend.protocol.chat_messages import (
+    ChatMessage,
+    check_message,
+    template_message,
+    text_of,
+)
 from frontend.protocol.extras import ExtraFields, StreamOptions
 from frontend.protocol.parse import check_choice, check_range
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
-    FunctionCall,
     FunctionDefinition,
     NamedFunction,
     Tool,
-    ToolCall,
     ToolChoice,
     ToolUse,
     function_use,
@@ -28,11 +29,17 @@ from frontend.protocol.tools import (
 )
 from frontend.types import Guide
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
-OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "audio_url")
 MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_TOP_LOG_PROBS = 20
+NOT_SUPPORTED = (
+    "audio",
+    "moderation",
+    "prediction",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "web_search_options",
+)
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
 # What the template is given by other fields, or by nobody.
 TEMPLATE_ARGUMENTS = frozenset(
     {
@@ -45,30 +52,7 @@ TEMPLATE_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
-
-
-class ContentPart(msgspec.Struct, kw_only=True):
-    """A part of a message; those that are no text are refused by name."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    role: str
-    content: str | list[ContentPart] | None = None
-    name: str | None = None
-    tool_call_id: str | None = None
-    tool_calls: list[ToolCall] | None = None
-    function_call: FunctionCall | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    # What the SDKs send back when an answer is put into the history as it came.
-    refusal: str | None = None
-    annotations: list[Any] | None = None
-    audio: Any = None
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +72,13 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     reasoning_effort: str | None = None
     verbosity: str | None = None
     modalities: list[str] | None = None
+    # Refused, unless null.
+    audio: Any = None
+    moderation: Any = None
+    prediction: Any = None
+    prompt_cache_options: Any = None
+    prompt_cache_retention: Any = None
+    web_search_options: Any = None
     # For the caller's own records; they change nothing here.
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
@@ -108,6 +99,9 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         self._check_log_probs()
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
+        for param in NOT_SUPPORTED:
+            if getattr(self, param) is not None:
+                raise InvalidParameter(param, "not_supported")
         if self.store:
             raise InvalidParameter("store", "not_supported")
         if self.modalities not in (None, ["text"]):
@@ -115,14 +109,17 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
         for param, value, choices in (
             ("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS),
             ("verbosity", self.verbosity, ("low", "medium", "high")),
-            ("service_tier", self.service_tier, ("auto", "default", "flex", "priority", "scale")),
+            ("service_tier", self.service_tier, SERVICE_TIERS),
         ):
             if value is not None:
                 check_choice(param, value, choices)
+        self._check_prompt()
+
+    def _check_prompt(self) -> None:
         if not self.messages:
             raise InvalidParameter("messages", "empty")
         for i, message in enumerate(self.messages):
-            _check_message(f"messages[{i}]", message)
+            check_message(f"messages[{i}]", message)
         for name in self.chat_template_kwargs or ():
             if name in TEMPLATE_ARGUMENTS:
                 raise InvalidParameter(f"chat_template_kwargs.{name}", "not_supported")
@@ -182,7 +179,7 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
 
     def num_chars(self) -> int:
         """About how long the prompt is."""
-        return sum(len(_text(message.content)) for message in self.messages)
+        return sum(len(text_of(message.content)) for message in self.messages)
 
     @property
     def begins_answer(self) -> bool:
@@ -194,11 +191,11 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     def echoed_text(self) -> str:
         """With `echo`, the last message's text if it is the assistant's: the answer begins so."""
         last = self.messages[-1]
-        return _text(last.content) if self.echo and last.role == "assistant" else ""
+        return text_of(last.content) if self.echo and last.role == "assistant" else ""
 
     def template_messages(self) -> list[dict[str, Any]]:
         """The messages as chat templates take them: text content, `developer` as `system`."""
-        return [_template_message(message) for message in self.messages]
+        return [template_message(message) for message in self.messages]
 
     def template_variables(self, template: str, *, reasons: bool) -> dict[str, Any]:
         """What the template gets besides messages and tools.
@@ -228,82 +225,3 @@ def _effort(effort: str, template: str, *, reasons: bool) -> dict[str, Any]:
     if effort == "none" and not reasons:
         return {}
     raise InvalidParameter("reasoning_effort", "not_in_template")
-
-
-def _check_message(path: str, message: ChatMessage) -> None:
-    check_choice(f"{path}.role", message.role, ROLES)
-    has_calls = bool(message.tool_calls or message.function_call)
-    # The SDKs send an answer back as it came: one of calls, or a refusal, has no content.
-    says_more = has_calls or message.refusal is not None or _thoughts(message) is not None
-    if message.content is None and not (message.role == "assistant" and says_more):
-        raise InvalidParameter(f"{path}.content", "missing")
-    if has_calls and message.role != "assistant":
-        field = "tool_calls" if message.tool_calls else "function_call"
-        raise InvalidParameter(f"{path}.{field}", "only_in_role", role="assistant")
-    if message.role == "tool" and not message.tool_call_id:
-        raise InvalidParameter(f"{path}.tool_call_id", "missing")
-    if isinstance(message.content, list):
-        for i, part in enumerate(message.content):
-            _check_part(f"{path}.content[{i}]", part)
-    for i, call in enumerate(message.tool_calls or ()):
-        check_choice(f"{path}.tool_calls[{i}].type", call.type, ("function",))
-        _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
-    if message.function_call is not None:
-        _arguments(f"{path}.function_call.arguments", message.function_call)
-
-
-def _check_part(path: str, part: ContentPart) -> None:
-    if part.type in OTHER_PARTS:
-        raise InvalidParameter(f"{path}.type", "not_a_text_part", value=part.type)
-    check_choice(f"{path}.type", part.type, TEXT_PARTS)
-    if part.text is None and part.refusal is None:
-        raise InvalidParameter(f"{path}.text", "missing")
-
-
-def _template_message(message: ChatMessage) -> dict[str, Any]:
-    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
-    text = _text(message.content) or message.refusal or ""
-    fields: dict[str, Any] = {"role": role, "content": text}
-    for name in ("name", "tool_call_id"):
-        if value := getattr(message, name):
-            fields[name] = value
-    if thoughts := _thoughts(message):
-        fields["reasoning_content"] = thoughts
-    if calls := _calls(message):
-        fields["tool_calls"] = calls
-    return fields
-
-
-def _thoughts(message: ChatMessage) -> str | None:
-    return message.reasoning_content or message.reasoning
-
-
-def _calls(message: ChatMessage) -> list[dict[str, Any]]:
-    """The calls with their arguments as objects: templates write them in their own way."""
-    calls = [(call.id, call.function) for call in message.tool_calls or ()]
-    if message.function_call is not None:
-        calls.append(("call_0", message.function_call))
-    return [
-        {
-            "id": call_id,
-            "type": "function",
-            "function": {"name": function.name, "arguments": _arguments("messages", function)},
-        }
-        for call_id, function in calls
-    ]
-
-
-def _arguments(param: str, function: FunctionCall) -> dict[str, Any]:
-    try:
-        arguments = json.loads(function.arguments or "{}")
-    except ValueError as exc:
-        raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
-    if not isinstance(arguments, dict):
-        raise InvalidParameter(param, "wrong_type", reason="arguments are a JSON object")
-    return arguments
-
-
-def _text(content: str | list[ContentPart] | None) -> str:
-    if isinstance(content, list):
-        return "".join(part.text or part.refusal or "" for part in content)
-    return content or ""

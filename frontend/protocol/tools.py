@@ -77,10 +77,6 @@ class ToolUse(msgspec.Struct, kw_only=True, frozen=True):
     def schemas(self) -> dict[str, dict[str, Any]]:
         return {tool.name: tool.parameters or {"type": "object"} for tool in self.tools}
 
-    def callable_schemas(self) -> dict[str, dict[str, Any]]:
-        """Of the tools that may be called: none with choice "none"."""
-        return {} if self.choice == "none" else self.schemas()
-
     def forced_schema(self) -> dict[str, Any] | None:
         """What an answer that must be a call has to match; None where none is forced."""
         if self.choice == "required":
@@ -105,7 +101,7 @@ def tool_use(
     for i, tool in enumerate(tools or ()):
         check_choice(f"tools[{i}].type", tool.type, ("function",))
     functions = tuple(tool.function for tool in tools or ())
-    _check_functions("tools", functions)
+    _check_functions("tools", functions, part=".function")
     if choice not in (None, "none", "auto") and not functions:
         raise InvalidParameter("tool_choice", "only_with_tools")
     name = None
@@ -165,15 +161,17 @@ def function_use(
     )
 
 
-def _check_functions(param: str, functions: tuple[FunctionDefinition, ...]) -> None:
+def _check_functions(
+    param: str, functions: tuple[FunctionDefinition, ...], *, part: str = ""
+) -> None:
     if len(functions) > MAX_TOOLS:
         raise InvalidParameter(param, "too_many", count=len(functions), maximum=MAX_TOOLS)
     names = [function.name for function in functions]
     for i, name in enumerate(names):
         if not name:
-            raise InvalidParameter(f"{param}[{i}].name", "empty")
+            raise InvalidParameter(f"{param}[{i}]{part}.name", "empty")
         if name in names[:i]:
-            raise InvalidParameter(f"{param}[{i}].name", "duplicate", value=name)
+            raise InvalidParameter(f"{param}[{i}]{part}.name", "duplicate", value=name)
 
 
 def _check_named(param: str, name: str | None, functions: tuple[FunctionDefinition, ...]) -> None:

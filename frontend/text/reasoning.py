@@ -228,6 +228,19 @@ def reasoning_parser(name: str, prompt: str) -> ReasoningParser:
     return REASONING_PARSERS[name](prompt)
 
 
+def may_reason(name: str, prompt: str) -> bool:
+    """Whether an answer to the prompt may begin with thoughts."""
+    return name == "gpt_oss" or reasoning_at_start(prompt) is not False
+
+
+def answer_opening(name: str, *, has_thoughts: bool) -> str:
+    """What the model writes between its thoughts (or the prompt) and its answer."""
+    if name == "gpt_oss":
+        start = f"{harmony.START}assistant" if has_thoughts else ""
+        return f"{start}{harmony.CHANNEL}final{harmony.MESSAGE}"
+    return "\n\n" if has_thoughts else ""
+
+
 def end_reasoning(name: str, prompt: str) -> str:
     """What to put behind a prompt so that the answer comes without thoughts; "" where it does."""
     if name == "gpt_oss":

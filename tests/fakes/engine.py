@@ -17,15 +17,18 @@ from enum import StrEnum
 
 from build_engines.artefact import Artefact
 from frontend.errors import EngineUnavailable, InvalidParameter, ModelNotLoaded
+from frontend.triton.tensors import INPUTS, OUTPUTS, encode_request
 from frontend.types import (
     FinishReason,
     GenerationRequest,
     LoadedModel,
     ModelLimits,
     TokenChunk,
+    TokenLogProb,
 )
 
-ALL_TENSORS = frozenset({"input_ids", "request_output_len", "min_p"})
+ALL_INPUTS = frozenset(tensor.name for tensor in INPUTS)
+ALL_OUTPUTS = frozenset(tensor.name for tensor in OUTPUTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,9 @@ class Step:
     after_s: float = 0.0
     error: Exception | None = None  # raised in place of tokens
     num_cached_tokens: int | None = None
+    # One for each of token_ids; given to requests that want them.
+    log_probs: list[float] | None = None
+    top_log_probs: list[list[TokenLogProb]] | None = None
     is_alone: bool = False  # comes as a chunk of its own even if others are ready
 
 
@@ -84,7 +90,7 @@ class FakeEngine:
             max_seq_len=max_seq_len, max_input_len=max_seq_len - 1, vocab_size=1000
         )
         self.models[name] = LoadedModel(
-            name=name, variant=variant, limits=limits, inputs=ALL_TENSORS, outputs=frozenset()
+            name=name, variant=variant, limits=limits, inputs=ALL_INPUTS, outputs=ALL_OUTPUTS
         )
         return self.models[name]
 
@@ -101,7 +107,8 @@ class FakeEngine:
         record = StreamRecord(request=request)
         self.streams.append(record)
         with _recorded(record):
-            await self.loaded_model(request.model)
+            # Refuses what the model has no tensor for, as the real one.
+            encode_request(request, await self.loaded_model(request.model))
             script = self.script if isinstance(self.script, Script) else self.script(request)
             async for chunk in _play(request, script):
                 record.num_tokens_taken += len(chunk.token_ids)
@@ -170,7 +177,7 @@ async def _play(request: GenerationRequest, script: Script) -> AsyncGenerator[To
         while steps and _is_ready_with(ready[-1], steps[0], due_at):
             ready.append(steps.popleft())
             due_at += ready[-1].after_s
-        chunk = _merge(ready, room)
+        chunk = _merge(ready, room, request)
         room -= len(chunk.token_ids)
         if not room:
             chunk = replace(chunk, finish_reason=FinishReason.LENGTH)
@@ -189,10 +196,18 @@ def _is_ready_with(step: Step, following: Step, due_at: float) -> bool:
     return due_at + following.after_s <= max(due_at, time.monotonic())
 
 
-def _merge(steps: list[Step], room: int) -> TokenChunk:
+def _merge(steps: list[Step], room: int, request: GenerationRequest) -> TokenChunk:
     token_ids = [token_id for step in steps for token_id in step.token_ids]
     cached = next((s.num_cached_tokens for s in steps if s.num_cached_tokens is not None), None)
-    return TokenChunk(token_ids=token_ids[:room], num_cached_tokens=cached)
+    num_top = request.sampling.num_log_probs
+    log_probs = [one for step in steps for one in step.log_probs or ()][:room]
+    tops = [top[:num_top] for step in steps for top in step.top_log_probs or ()][:room]
+    return TokenChunk(
+        token_ids=token_ids[:room],
+        num_cached_tokens=cached,
+        log_probs=None if num_top is None else log_probs,
+        top_log_probs=tops if num_top else None,
+    )
 
 
 def one_token_a_step(
