@@ -95,6 +95,7 @@ def refused(asker: Asker) -> dict[str, str]:
 
 def main() -> None:
     base_url, scripted_model, embedding_model = sys.argv[1:]
+    litellm.suppress_debug_info = True  # it would write to stdout
     asker = Asker(base_url)
     found = {
         **answers(asker),
