@@ -9,8 +9,20 @@ import pytest
 
 from build_engines.artefact import Artefact
 from build_engines.pipeline import build
+from tests.golden_files import Golden
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write tests/golden anew from what is sent"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(is_update=bool(request.config.getoption("--update-golden")))
 
 
 @pytest.fixture(autouse=True)

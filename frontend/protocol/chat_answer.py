@@ -137,12 +137,12 @@ class ChatEncoder:
         return event
 
     def _full_event(self, chunk: TextChunk, *, is_first: bool) -> bytes:
-        ids = {"token_ids": chunk.token_ids} if self._options.includes_token_ids else {}
         return self._event(
             chunk.sequence_index,
             self._delta(chunk, is_first=is_first),
             log_probs=chat_log_probs(chunk, self._tokens),
-            extra={**ids, **(self._prompt_ids() if is_first else {})},
+            token_ids=chunk.token_ids,
+            has_prompt_ids=is_first,
         )
 
     def _delta(self, chunk: TextChunk, *, is_first: bool) -> dict[str, Any]:
@@ -151,15 +151,16 @@ class ChatEncoder:
         if is_first:
             delta["role"] = "assistant"
             text = self._options.prefix + text
+            # As OpenAI writes it: null where the answer begins with something else than text.
+            delta["content"] = text or (None if chunk.reasoning or chunk.tool_calls else "")
+        elif text:
+            delta["content"] = text
         if chunk.reasoning:
             delta["reasoning_content"] = delta["reasoning"] = chunk.reasoning
         if chunk.tool_calls and self._options.is_legacy_function:
             delta["function_call"] = _function_delta(chunk.tool_calls[0])
         elif chunk.tool_calls:
             delta["tool_calls"] = [_call_delta(call) for call in chunk.tool_calls]
-        if text or is_first:
-            # As OpenAI writes it: null where the answer begins with something else than text.
-            delta["content"] = text or (None if chunk.reasoning or chunk.tool_calls else "")
         return delta
 
     def _event(
@@ -169,10 +170,16 @@ class ChatEncoder:
         *,
         reason: str | None = None,
         log_probs: dict[str, Any] | None = None,
-        extra: dict[str, Any] | None = None,
+        token_ids: list[int] | None = None,
+        has_prompt_ids: bool = False,
     ) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": log_probs, "finish_reason": reason}
-        return sse_event({**self._base, "object": CHUNK, "choices": [choice | (extra or {})]})
+        event = {**self._base, "object": CHUNK, "choices": [choice]}
+        if self._options.includes_token_ids:
+            choice["token_ids"] = token_ids or []
+            if has_prompt_ids:
+                event |= self._prompt_ids()
+        return sse_event(event)
 
     def _text_event(self, index: int, text: str) -> bytes:
         """The event that is written for every token: all but its text is made once."""

@@ -57,8 +57,18 @@ You SHOULD NOT include any other text in the response if you call a function
     arguments_key="parameters",
     result="```tool_output\n{}\n```",
 )
+# Source: PROMPT.md of ChatGLM3. What it has written itself is told without its metadata lines.
+CHATGLM3 = ToolPrompt(
+    instructions="""\
+Answer the following questions as best as you can. You have access to the following tools:
+{}""",
+    call="{}",
+    arguments_key="parameters",
+    result="{}",
+)
 DEFAULT = "hermes"
-PROMPTS = {DEFAULT: HERMES, "gemma3": GEMMA3}  # by the name of the tool parser
+# By the name of the tool parser.
+PROMPTS = {DEFAULT: HERMES, "gemma3": GEMMA3, "chatglm3": CHATGLM3, "glm4": CHATGLM3}
 
 
 def tell_tools(

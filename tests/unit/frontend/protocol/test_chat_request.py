@@ -72,7 +72,7 @@ ACCEPTED: dict[str, Any] = {
     "user": "someone",
     "verbosity": "low",
 }
-NEEDS = {
+NEEDS: dict[str, dict[str, Any]] = {
     "stream_options": {"stream": True},
     "top_logprobs": {"logprobs": True},
     "function_call": {"functions": [FUNCTION]},
@@ -110,7 +110,8 @@ def test_every_field_of_openais_is_known() -> None:
 @pytest.mark.parametrize("name", [*ACCEPTED, *EXTRAS])
 def test_a_field_that_works_is_taken_and_may_be_null(name: str) -> None:
     value = {**ACCEPTED, **EXTRAS}[name]
-    guide_of(**{**NEEDS.get(name, {}), name: value})
+    needed: dict[str, Any] = NEEDS.get(name, {})
+    guide_of(**{**needed, name: value})
     if name != "messages":
         assert getattr(parsed(**{name: None}), name) is None
 

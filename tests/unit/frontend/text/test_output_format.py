@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from frontend.text.output_format import output_format
 from frontend.text.tool_parsers.registry import TOOL_PARSERS
-from frontend.text.tool_prompt import GEMMA3, HERMES, as_user_words, tell_tools
+from frontend.text.tool_prompt import CHATGLM3, GEMMA3, HERMES, as_user_words, tell_tools
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
 QWEN3 = "{% if tools %}<tool_call>{% endif %}{% if enable_thinking %}<think></think>{% endif %}"
@@ -26,7 +28,7 @@ GLM4 = "[gMASK]<sop>{{ messages }}"
         (QWEN3_CODER, "hermes", None, HERMES),
         ("", "hermes", None, HERMES),
         # its answers need their own parser, whatever the template says of tools
-        (GLM4, "glm4", None, HERMES),
+        (GLM4, "glm4", None, CHATGLM3),
     ],
 )
 def test_the_template_says_the_format(
@@ -78,7 +80,7 @@ def test_the_clients_system_message_comes_first() -> None:
 
 
 def test_calls_and_results_become_words() -> None:
-    history = [
+    history: list[dict[str, Any]] = [
         USER,
         {"role": "assistant", "content": "Wait.", "tool_calls": [call("f"), call("g")]},
         {"role": "tool", "content": "one {}", "tool_call_id": "1"},
@@ -97,7 +99,8 @@ def test_calls_and_results_become_words() -> None:
         },
         {
             "role": "user",
-            "content": "<tool_response>\none {}\n</tool_response>\n<tool_response>\ntwo\n</tool_response>",
+            "content": "<tool_response>\none {}\n</tool_response>\n"
+            "<tool_response>\ntwo\n</tool_response>",
         },
         {"role": "assistant", "content": written.format("f")},
         {"role": "user", "content": "<tool_response>\nthree\n</tool_response>"},
