@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from build_engines.artefact import Artefact
-from tests.e2e.scenarios import CHAT_TEMPLATE, SCENARIOS
+from tests.e2e.scenarios import CHAT_TEMPLATE, SCENARIOS, THINKING_TEMPLATE, THOUGHT_SCENARIOS
 from tests.e2e.stack import Stack
 from tests.fakes.scripted import write_scripted_model
 
@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests/e2e/clients"
 CLIENT_TIMEOUT_S = 120.0
 SCRIPTED_MODEL = "actor"
+THINKING_MODEL = "thinker"
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 # No client reports on us or downloads anything; the programs in clients/offline and
 # clients/node/offline.mjs end one that tries.
@@ -67,6 +68,16 @@ def scripted_model(stack: Stack, home: Path, artefact: Artefact) -> str:
     write_scripted_model(home, SCRIPTED_MODEL, SCENARIOS, CHAT_TEMPLATE, tokenizer_from=artefact)
     load(stack, SCRIPTED_MODEL)
     return SCRIPTED_MODEL
+
+
+@pytest.fixture(scope="session")
+def thinking_model(stack: Stack, home: Path, artefact: Artefact) -> str:
+    """The name of a scripted model that thinks before it answers."""
+    write_scripted_model(
+        home, THINKING_MODEL, THOUGHT_SCENARIOS, THINKING_TEMPLATE, tokenizer_from=artefact
+    )
+    load(stack, THINKING_MODEL)
+    return THINKING_MODEL
 
 
 @pytest.fixture(scope="session")

@@ -36,12 +36,15 @@ Call them as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
+# The same model, taught to think.
+THINKING_TEMPLATE = CHAT_TEMPLATE + "{# <think>...</think> #}"
+
 RESULT = "<tool_response>"  # how a tool's result stands in the prompt
 JOKE = {"setup": "Why do cats sit on keyboards?", "punchline": "For the mouse."}
 
 
 def says(name: str, match: str | list[str], text: str) -> Scenario:
-    return Scenario(name=name, match=match, text=text, tokens_per_response=2)
+    return Scenario(name=name, match=match, text=text, tokens_per_response=2, step_delay_ms=10)
 
 
 def calls(match: str | list[str], tool: str, arguments: dict[str, Any]) -> Scenario:
@@ -54,6 +57,7 @@ def calls(match: str | list[str], tool: str, arguments: dict[str, Any]) -> Scena
         text=f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>",
         guided_text=json.dumps(forced, ensure_ascii=False),
         tokens_per_response=2,
+        step_delay_ms=10,  # what is ready at once comes as one event
     )
 
 
@@ -63,6 +67,14 @@ SCENARIOS = [
     # the agents' conversation: a call, its result, an answer
     calls("weather in Paris", "get_weather", {"city": "Paris"}),
     says("answer", ["weather in Paris", RESULT], "It is sunny in Paris."),
+    Scenario(
+        name="broken",
+        match="break off",
+        text="one two three four",
+        step_delay_ms=20,  # tokens that arrive together with an error are not sent
+        error="CUDA error",
+        error_after=2,
+    ),
     # pydantic-ai's own tool for what the agent returns
     calls("weather in Oslo", "get_weather", {"city": "Oslo"}),
     calls(["weather in Oslo", RESULT], "final_result", {"city": "Oslo", "is_sunny": True}),
@@ -81,3 +93,4 @@ SCENARIOS = [
     calls("weather in San Francisco", "get_weather", {"location": "San Francisco, CA"}),
     says("sunny", ["weather in San Francisco", RESULT], "It is sunny in San Francisco."),
 ]
+THOUGHT_SCENARIOS = [says("thoughts", "", "<think>\nLet me see.\n</think>\n\nIt is Paris.")]

@@ -15,6 +15,8 @@ from tests.e2e.stack import MODEL, Stack
 RunClient = Callable[..., Any]
 ClientPython = Callable[[str], str]
 
+THOUGHTS = ["Let me see.", "It is Paris."]  # of the thinking model, and its answer
+
 
 def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
     assert plain["text"]
@@ -98,6 +100,7 @@ def test_the_helpers_of_the_openai_sdk_work(
             "finish_reasons": ["tool_calls", "stop"],
             "text": "It is sunny in Paris.",
         },
+        "broken": {"text": "one two", "error": "APIError", "type": "internal_error"},
         "log_probs": {"is_whole": True, "num_top": [3], "is_greedy": True},
         "errors": {
             "image": "messages[0].content[0].type",
@@ -129,10 +132,14 @@ def test_langchain_works(
 
 
 def test_pydantic_ai_works(
-    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+    stack: Stack,
+    scripted_model: str,
+    thinking_model: str,
+    run_client: RunClient,
+    client_python: ClientPython,
 ) -> None:
-    url, python = f"{stack.url}/v1", client_python("agents")
-    found = run_client("agents/pydantic_ai_client.py", url, scripted_model, python=python)
+    names, python = (scripted_model, thinking_model), client_python("agents")
+    found = run_client("agents/pydantic_ai_client.py", f"{stack.url}/v1", *names, python=python)
     streamed = found.pop("streamed")
     assert streamed["is_whole"]
     assert streamed["num_pieces"] > 2
@@ -141,6 +148,7 @@ def test_pydantic_ai_works(
         "structured": {"NativeOutput": "City", "ToolOutput": "City"},
         "agent": {"text": "It is sunny in Paris.", "num_requests": 2},
         "report": {"city": "Oslo", "is_sunny": True},
+        "thoughts": [["thinking: Let me see.", "text: It is Paris."]] * 2,
         "refused": {"status": 400, "param": "top_p"},
     }
 
@@ -160,11 +168,12 @@ def test_instructor_works(stack: Stack, run_client: RunClient, client_python: Cl
 def test_litellm_works(
     stack: Stack,
     scripted_model: str,
+    thinking_model: str,
     embedding_model: str,
     run_client: RunClient,
     client_python: ClientPython,
 ) -> None:
-    names, python = (scripted_model, embedding_model), client_python("wrappers")
+    names, python = (scripted_model, thinking_model, embedding_model), client_python("wrappers")
     found = run_client("wrappers/litellm_client.py", f"{stack.url}/v1", *names, python=python)
     check_answers(found["plain"], found["stream"])
     assert found["async_text"] == found["plain"]["text"]
@@ -174,6 +183,7 @@ def test_litellm_works(
         "finish_reasons": ["tool_calls", "stop"],
         "text": "It is sunny in Paris.",
     }
+    assert found["thoughts"] == [THOUGHTS, THOUGHTS]
     assert found["embedding_sizes"] == [384, 384]
     assert found["refused"] == {"bad": "BadRequestError", "unknown": "NotFoundError"}
 
@@ -188,19 +198,22 @@ def test_the_openai_sdk_for_node_works(
     assert found["is_city"]
     agent = {"text": "It is sunny in Paris.", "results": ["sunny in Paris"]}
     assert found["agents"] == [agent, agent]
+    assert found["broken"] == {"text": "one two", "is": True}
     assert found["refused"] == {"is": True, "param": "top_p"}
 
 
 def test_the_vercel_ai_sdk_works(
     stack: Stack,
     scripted_model: str,
+    thinking_model: str,
     embedding_model: str,
     run_client: RunClient,
     client_python: ClientPython,
 ) -> None:
-    names, python = (scripted_model, embedding_model), client_python("node")
+    names, python = (scripted_model, thinking_model, embedding_model), client_python("node")
     found = run_client("node/ai_sdk_client.mjs", f"{stack.url}/v1", *names, python=python)
     assert found["embedding_size"] == 384
+    assert found["thoughts"] == [THOUGHTS, THOUGHTS]
     for provider in ("compatible", "openai"):
         text = found[provider].pop("text")
         assert text["is_whole"]
@@ -215,6 +228,7 @@ def test_the_vercel_ai_sdk_works(
                 "finish_reasons": ["tool-calls", "stop"],
                 "text": "It is sunny in Paris.",
             },
+            "broken": {"text": "one two", "num_errors": 1},
             "refused": {"is": True, "status": 400},
         }
 

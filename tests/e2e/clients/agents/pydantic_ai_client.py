@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic_ai import Agent, ModelHTTPError, NativeOutput, ToolOutput
+from pydantic_ai.messages import ModelResponse
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider
 
@@ -52,6 +53,20 @@ async def streamed(model: OpenAIChatModel) -> dict[str, Any]:
     }
 
 
+async def thoughts(model: OpenAIChatModel) -> list[list[str]]:
+    """The kinds and texts of the answer's parts, plain and streamed."""
+    agent = Agent(model, model_settings=SETTINGS)
+    plain = await agent.run("What is the capital of France?")
+    async with agent.run_stream("What is the capital of France?") as stream:
+        await stream.get_output()
+        answers = [plain.all_messages()[-1], stream.all_messages()[-1]]
+    return [
+        [f"{part.part_kind}: {part.content}" for part in answer.parts]
+        for answer in answers
+        if isinstance(answer, ModelResponse)
+    ]
+
+
 async def refused(model: OpenAIChatModel) -> dict[str, Any]:
     try:
         await Agent(model, model_settings={"top_p": 2.0}).run("Hello")
@@ -60,7 +75,7 @@ async def refused(model: OpenAIChatModel) -> dict[str, Any]:
     return {}
 
 
-async def find(base_url: str, scripted_model: str) -> dict[str, Any]:
+async def find(base_url: str, scripted_model: str, thinking_model: str) -> dict[str, Any]:
     provider = OpenAICompatibleProvider("inflight", base_url=base_url, api_key="any-key")
     model = OpenAIChatModel("smollm2-135m-instruct", provider=provider)
     scripted = OpenAIChatModel(scripted_model, provider=provider)
@@ -73,6 +88,7 @@ async def find(base_url: str, scripted_model: str) -> dict[str, Any]:
         "streamed": await streamed(model),
         "agent": {"text": talk.output, "num_requests": talk.usage.requests},
         "report": report.output.model_dump(),
+        "thoughts": await thoughts(OpenAIChatModel(thinking_model, provider=provider)),
         "refused": await refused(model),
     }
 

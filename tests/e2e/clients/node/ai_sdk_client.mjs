@@ -4,7 +4,7 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, embed, generateText, isStepCount, Output, streamText, tool } from "ai";
 import { z } from "zod";
 
-const [baseURL, scriptedModel, embeddingModel] = process.argv.slice(2);
+const [baseURL, scriptedModel, thinkingModel, embeddingModel] = process.argv.slice(2);
 const NAME = "smollm2-135m-instruct";
 const compatible = createOpenAICompatible({
   name: "inflight",
@@ -69,6 +69,29 @@ async function agent(model) {
   };
 }
 
+async function thoughts(model) {
+  const wanted = { ...settings, model, prompt: "What is the capital of France?" };
+  const plain = await generateText(wanted);
+  const streaming = streamText(wanted);
+  return [
+    [plain.reasoningText, plain.text],
+    [await streaming.reasoningText, await streaming.text],
+  ];
+}
+
+async function broken(model) {
+  const errors = [];
+  const streaming = streamText({
+    ...settings,
+    model,
+    prompt: "Please break off.",
+    onError: ({ error }) => errors.push(error.message ?? error),
+  });
+  let text = "";
+  for await (const piece of streaming.textStream) text += piece;
+  return { text, num_errors: errors.length };
+}
+
 async function refused(model) {
   try {
     await generateText({ ...settings, model, prompt: "Hello", topP: 2 });
@@ -84,9 +107,11 @@ for (const [name, model] of Object.entries({ compatible, openai: openai.chat }))
     structured: await structured(model(NAME)),
     forced: await forced(model(NAME)),
     agent: await agent(model(scriptedModel)),
+    broken: await broken(model(scriptedModel)),
     refused: await refused(model(NAME)),
   };
 }
+found.thoughts = await thoughts(compatible(thinkingModel));
 const { embedding } = await embed({
   model: compatible.embeddingModel(embeddingModel),
   value: "one",

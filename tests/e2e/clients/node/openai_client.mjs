@@ -47,6 +47,17 @@ async function agent(stream) {
   };
 }
 
+async function broken() {
+  const wanted = ask("Please break off.", { model: scriptedModel });
+  let text = "";
+  try {
+    const stream = await client.chat.completions.create({ ...wanted, stream: true });
+    for await (const chunk of stream) text += chunk.choices[0].delta.content ?? "";
+  } catch (error) {
+    return { text, is: error instanceof OpenAI.APIError };
+  }
+}
+
 async function refused() {
   try {
     await client.chat.completions.create(ask("Hello", { top_p: 2 }));
@@ -65,6 +76,7 @@ const found = {
   stream: await streamed(),
   is_city: City.safeParse(parsed.choices[0].message.parsed).success,
   agents: [await agent(false), await agent(true)],
+  broken: await broken(),
   refused: await refused(),
 };
 process.stdout.write(JSON.stringify(found));

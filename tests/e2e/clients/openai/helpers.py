@@ -127,6 +127,18 @@ def choices(client: openai.OpenAI) -> dict[str, Any]:
     return {"plain": [c.message.content for c in plain.choices], "streamed": texts}
 
 
+def broken(client: openai.OpenAI, model: str) -> dict[str, Any]:
+    """A stream whose engine fails in the middle."""
+    texts = []
+    try:
+        wanted = ask("Please break off.", model=model, stream=True)
+        for chunk in client.chat.completions.create(**wanted):
+            texts.append(chunk.choices[0].delta.content or "")
+    except openai.APIError as exc:
+        return {"text": "".join(texts), "error": type(exc).__name__, "type": exc.type}
+    return {}
+
+
 def errors(client: openai.OpenAI) -> dict[str, Any]:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     schema = {"name": "x", "schema": {"type": "no-such-type"}}
@@ -156,6 +168,7 @@ def main() -> None:
         "agent": asyncio.run(agent(base_url, scripted_model)),
         "log_probs": log_probs(client),
         "choices": choices(client),
+        "broken": broken(client, scripted_model),
         "errors": errors(client),
     }
     sys.stdout.write(json.dumps(found))

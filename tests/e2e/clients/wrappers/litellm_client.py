@@ -83,6 +83,14 @@ def agent(asker: Asker, model: str) -> dict[str, Any]:
     }
 
 
+def thoughts(asker: Asker, model: str) -> list[list[str]]:
+    settings = asker.settings("What is the capital of France?", model)
+    plain = litellm.completion(**settings)
+    streamed = litellm.stream_chunk_builder(list(litellm.completion(**settings, stream=True)))
+    messages = [answer.choices[0].message for answer in (plain, streamed)]
+    return [[message.reasoning_content, message.content] for message in messages]
+
+
 def refused(asker: Asker) -> dict[str, str]:
     found = {}
     for name, options in {"bad": {"top_p": 2}, "unknown": {"model": "openai/nobody"}}.items():
@@ -94,12 +102,13 @@ def refused(asker: Asker) -> dict[str, str]:
 
 
 def main() -> None:
-    base_url, scripted_model, embedding_model = sys.argv[1:]
+    base_url, scripted_model, thinking_model, embedding_model = sys.argv[1:]
     litellm.suppress_debug_info = True  # it would write to stdout
     asker = Asker(base_url)
     found = {
         **answers(asker),
         "agent": agent(asker, scripted_model),
+        "thoughts": thoughts(asker, thinking_model),
         "embedding_sizes": asker.embed(["one", "another"], embedding_model),
         "refused": refused(asker),
     }
