@@ -100,7 +100,7 @@ def test_the_helpers_of_the_openai_sdk_work(
             "finish_reasons": ["tool_calls", "stop"],
             "text": "It is sunny in Paris.",
         },
-        "broken": {"text": "one two", "error": "APIError", "type": "internal_error"},
+        "broken": {"text": "one two", "error": "APIError", "type": "server_error"},
         "log_probs": {"is_whole": True, "num_top": [3], "is_greedy": True},
         "errors": {
             "image": "messages[0].content[0].type",
