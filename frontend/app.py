@@ -4,61 +4,26 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import os
-import re
-import uuid
-from asyncio import ReadTransport
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any
 
-from sanic import HTTPResponse, Request, Sanic
+from sanic import Sanic
 from sanic.config import Config
-from sanic.http import Http
+from sanic.constants import HTTPMethod
 
-from frontend.api.chat import create_chat_completion
-from frontend.api.embeddings import create_embedding
+from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
-from frontend.api.health import get_health, get_metrics
-from frontend.api.models import (
-    get_openai_model,
-    list_models,
-    list_openai_models,
-    load_model,
-    unload_model,
-)
-from frontend.api.native import create_batch, create_generation, stream_generation
+from frontend.api.lifecycle import answer_other_method, counted, install_lifecycle
+from frontend.api.openapi import describe
 from frontend.catalog import Catalog
-from frontend.context import Context, ModelRepository, context_of
+from frontend.context import Context, ModelRepository
 from frontend.engine import Engine
+from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.repository import ModelRepository as TritonRepository
 
-logger = logging.getLogger(__name__)
-
-Handler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
-
-# method, path, handler, whether it is work that counts as an active connection
-ROUTES: tuple[tuple[str, str, Handler, bool], ...] = (
-    ("GET", "/health", get_health, False),
-    ("GET", "/api/v1/health", get_health, False),
-    ("GET", "/metrics", get_metrics, False),
-    ("GET", "/api/v1/metrics", get_metrics, False),
-    ("POST", "/api/v1/generate", create_generation, True),
-    ("POST", "/api/v1/generate/stream", stream_generation, True),
-    ("POST", "/api/v1/batch/generate", create_batch, True),
-    ("GET", "/api/v1/models", list_models, False),
-    ("POST", "/api/v1/models/<model_name>/load", load_model, True),
-    ("POST", "/api/v1/models/<model_name>/unload", unload_model, True),
-    ("POST", "/v1/chat/completions", create_chat_completion, True),
-    ("POST", "/v1/embeddings", create_embedding, True),
-    ("GET", "/v1/models", list_openai_models, False),
-    ("GET", "/v1/models/<model_name>", get_openai_model, False),
-)
-
-_SAFE_REQUEST_ID = re.compile(r"[!-~]{1,128}")  # it goes into a header and the log
 _app_numbers = itertools.count()  # Sanic wants a name of its own for each app of a process
 
 
@@ -80,15 +45,26 @@ def create_app(
     app.config.RESPONSE_TIMEOUT = int(settings.request_timeout_s)
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = settings.drain_timeout_s
     app.config.FALLBACK_ERROR_FORMAT = "json"
-    for method, path, handler, is_work in ROUTES:
-        name = f"{method} {path}".replace("/", "_").replace("<", "").replace(">", "")
-        route = _counted(handler) if is_work else handler
-        app.add_route(route, path, methods=[method], name=name.replace(" ", ""))
+    _add_routes(app)
+    app.ctx.docs = Docs.of(describe(ROUTES))
     install_error_handlers(app)
-    app.on_request(_begin)
-    app.on_response(_end)  # type: ignore[no-untyped-call]
+    install_lifecycle(app)
     _add_lifecycle(app, settings, engine, repository, root_pid or os.getpid())
     return app
+
+
+def _add_routes(app: Sanic[Config, Any]) -> None:
+    methods: dict[str, set[str]] = {}
+    for route in ROUTES:
+        handler = counted(route.handler) if route.is_work else route.handler
+        own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
+        app.add_route(handler, route.path, methods=own, name=route.name)
+        methods.setdefault(route.path, {"OPTIONS"}).update(own)
+    for number, (path, known) in enumerate(methods.items()):
+        # Sanic's own answer does not know what is allowed where a path has a variable.
+        others = {"OPTIONS"} | ({method.value for method in HTTPMethod} - known)
+        answer = functools.partial(answer_other_method, ", ".join(sorted(known)))
+        app.add_route(answer, path, methods=others, name=f"other_methods_{number}")
 
 
 def _add_lifecycle(
@@ -118,34 +94,3 @@ def _add_lifecycle(
     @app.after_server_stop
     async def close_context(app: Sanic[Config, Any]) -> None:
         await app.ctx.serving.engine.close()
-
-
-def _counted(handler: Handler) -> Handler:
-    """The handler, as one of the `active_connections` while it runs."""
-
-    @functools.wraps(handler)
-    async def counted(request: Request, **arguments: str) -> HTTPResponse | None:
-        context = context_of(request)
-        try:
-            with context.metrics.connection():
-                return await handler(request, **arguments)
-        finally:
-            if context.is_stopping and isinstance(request.stream, Http):
-                # Sanic would wait for a next request on this connection until the drain's timeout.
-                request.stream.keep_alive = False
-
-    return counted
-
-
-async def _begin(request: Request) -> None:
-    given = request.headers.get("x-request-id", "")
-    request.ctx.request_id = given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-    # Sanic stops reading at 64 kB and goes on when it wants more: after the last of a large body
-    # it would never see the client go away.
-    transport = cast("ReadTransport | None", request.transport)
-    if transport is not None:
-        transport.resume_reading()
-
-
-async def _end(request: Request, response: HTTPResponse) -> None:
-    response.headers["x-request-id"] = getattr(request.ctx, "request_id", "")

@@ -31,6 +31,9 @@ def serve_command(
     triton_url: Annotated[
         str | None, typer.Option(help="HOST:PORT of a running Triton's gRPC; none is started.")
     ] = None,
+    cors_origins: Annotated[
+        str | None, typer.Option(help="Origins of web pages that may use it; * for all.")
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of models and state.")] = None,
 ) -> None:
     """Start Triton and the frontend, and serve until Ctrl-C.
@@ -43,11 +46,11 @@ def serve_command(
 
     flags = {
         "host": host, "port": port, "workers": workers, "model": model,
-        "triton_url": triton_url, "home": home,
+        "triton_url": triton_url, "home": home, "cors_origins": cors_origins,
     }  # fmt: skip
     try:
         settings = load_settings(flags)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         serve(settings, Console(stderr=True))
     except (SettingsError, ServeError, BuildError, TritonStartError, WorkerStartError) as exc:
         typer.echo(f"error: {exc}", err=True)

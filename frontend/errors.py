@@ -6,7 +6,8 @@ ServingError                      500
 │   ├── ContextLengthExceeded     400
 │   ├── MethodNotAllowed          405
 │   ├── BodyTooLarge              413
-│   └── UnsupportedMediaType      415
+│   ├── UnsupportedMediaType      415
+│   └── UnsupportedContentEncoding 415
 ├── NotFound                      404
 │   ├── ModelNotFound             404
 │   └── VariantNotFound           404
@@ -41,7 +42,7 @@ class ServingError(Exception):
     def __init__(self, key: str | None = None, *, param: str | None = None, **values: object):
         self.key = key or type(self).key
         self.param = param
-        self.values: dict[str, object] = {**values, **({"param": param} if param else {})}
+        self.values: dict[str, object] = {**values, **({} if param is None else {"param": param})}
         super().__init__(self.message())
 
     def message(self, language: Language = Language.EN) -> str:
@@ -86,6 +87,13 @@ class BodyTooLarge(InvalidRequest):
 class UnsupportedMediaType(InvalidRequest):
     status, code, native_code = 415, "unsupported_media_type", "UNSUPPORTED_MEDIA_TYPE"
     key = "unsupported_media_type"
+
+
+class UnsupportedContentEncoding(InvalidRequest):
+    """Values: encoding, known."""
+
+    status, code = 415, "unsupported_content_encoding"
+    native_code, key = "UNSUPPORTED_CONTENT_ENCODING", "unsupported_content_encoding"
 
 
 class NotFound(ServingError):

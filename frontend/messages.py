@@ -169,6 +169,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The content type '{content_type}' is not supported; send application/json.",
         "不支持内容类型 '{content_type}'，请使用 application/json",
     ),
+    "unsupported_content_encoding": (
+        "The content encoding '{encoding}' is not supported; these are: {known}.",
+        "不支持内容编码 '{encoding}'，支持的有：{known}",
+    ),
+    "invalid_encoding": (
+        "The request body is not valid {encoding} data.",
+        "请求体不是有效的 {encoding} 数据",
+    ),
     "not_found": ("There is nothing at {path}.", "路径 {path} 不存在"),
     "model_not_found": ("The model '{model}' does not exist.", "模型 '{model}' 不存在"),
     "model_not_found.details": (

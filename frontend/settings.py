@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from math import inf
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
 
@@ -48,7 +49,9 @@ class Settings:
     request_timeout_s: float = 600.0  # the longest silence of a response
     keep_alive_interval_s: float = 10.0  # between the SSE comments of a quiet stream
     drain_timeout_s: float = 30.0  # what running requests get when the server stops
+    cors_origins: str = ""  # of web pages that may use this server, comma between; "*": of all
     log_level: str = "info"
+    log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
@@ -62,6 +65,8 @@ class Settings:
         self._check("kv_cache_bytes", self.kv_cache_bytes >= 2**20, "must be at least 1 MiB")
         levels = ("debug", "info", "warning", "error")
         self._check("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
+        self._check("log_format", self.log_format in ("text", "json"), "must be text or json")
+        self._check("cors_origins", self._are_origins(), "must be * or URLs as https://example.com")
         self._check("model", bool(self.model.strip()), "must not be empty")
         self._check("num_threads", self.num_threads >= 0, "must be 0 or more")
         self._check("request_timeout_s", 1 <= self.request_timeout_s <= 86400, "must be 1 to 86400")
@@ -75,6 +80,19 @@ class Settings:
     def _check(self, name: str, is_good: bool, problem: str) -> None:
         if not is_good:
             raise SettingsError(f"setting {name!r} {problem}, not {getattr(self, name)!r}")
+
+    def _are_origins(self) -> bool:
+        """Whether they are what browsers send: a scheme, a host, no path."""
+        parts = [urlsplit(origin) for origin in self.allowed_origins - {"*"}]
+        return all(one.scheme and one.netloc and not one.path for one in parts)
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        return frozenset(one.strip() for one in self.cors_origins.split(",") if one.strip())
+
+    @property
+    def allows_any_origin(self) -> bool:
+        return "*" in self.allowed_origins
 
     @property
     def triton_address(self) -> str:

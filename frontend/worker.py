@@ -30,7 +30,7 @@ def main() -> None:
     die_with_parent()
     options = orjson.loads(sys.stdin.buffer.read())
     settings = Settings(**options["settings"])
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     app = create_app(settings, root_pid=os.getppid())
 
     @app.after_server_start

@@ -22,6 +22,7 @@ from frontend.errors import (
 )
 from frontend.messages import Language, preferred_language
 from frontend.protocol.wire import native_error, openai_error
+from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
 
@@ -47,11 +48,11 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
 
 
 def report(request: Request, exc: Exception) -> ServingError:
-    """Log an exception, and translate it for the client."""
+    """Translate an exception for the client; what is not expected goes to the log whole."""
     error = translate(request, exc)
-    if isinstance(exc, ServingError):
-        logger.info("request refused", extra={"code": error.code, "status": error.status})
-    elif error.status >= 500:
+    if (record := current_request.get()) is not None and record.outcome is None:
+        record.outcome = error.code
+    if error.status >= 500 and not isinstance(exc, ServingError):
         logger.error("request failed", exc_info=exc, extra={"path": request.path})
     return error
 
@@ -78,8 +79,7 @@ def translate(request: Request, exc: Exception) -> ServingError:
         case SanicNotFound():
             return NotFound(path=request.path)
         case SanicMethodNotAllowed():
-            allowed = ", ".join(sorted(exc.extra.get("allowed_methods", ()))) if exc.extra else ""
-            return MethodNotAllowed(method=request.method, allowed=allowed or _allow(exc))
+            return MethodNotAllowed(method=request.method, allowed=_allowed(exc))
         case PayloadTooLarge():
             return BodyTooLarge(max_body_bytes=context_of(request).settings.max_body_bytes)
         case SanicException(status_code=status) if status < 500:
@@ -90,5 +90,6 @@ def translate(request: Request, exc: Exception) -> ServingError:
             return ServingError()
 
 
-def _allow(exc: SanicMethodNotAllowed) -> str:
-    return str(exc.headers.get("Allow", ""))
+def _allowed(exc: SanicMethodNotAllowed) -> str:
+    methods = str(exc.headers.get("Allow", "")).split(",")
+    return ", ".join(sorted(method.strip() for method in methods))

@@ -6,12 +6,12 @@ Source: OpenAI's API description 2.3.0, ChatCompletionRequestMessage.
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.parse import check_choice
+from frontend.protocol.limits import check_limits, one_of
 from frontend.protocol.tools import FunctionCall, ToolCall
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
@@ -22,13 +22,13 @@ OTHER_PARTS = ("image_url", "input_image", "input_audio", "file", "video_url", "
 class ContentPart(msgspec.Struct, kw_only=True):
     """A part of a message; those that are no text are refused by name."""
 
-    type: str
+    type: Annotated[str, one_of(*TEXT_PARTS)]
     text: str | None = None
     refusal: str | None = None
 
 
 class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    role: str
+    role: Annotated[str, one_of(*ROLES)]
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -49,7 +49,7 @@ def check_message(path: str, message: ChatMessage) -> None:
     Raises:
         InvalidParameter: names the field; `path` is the message's own.
     """
-    check_choice(f"{path}.role", message.role, ROLES)
+    check_limits(message, f"{path}.")
     has_calls = bool(message.tool_calls or message.function_call)
     # The SDKs send an answer back as it came: one of calls, or a refusal, has no content.
     says_more = has_calls or message.refusal is not None or _thoughts(message) is not None
@@ -64,7 +64,7 @@ def check_message(path: str, message: ChatMessage) -> None:
         for i, part in enumerate(message.content):
             _check_part(f"{path}.content[{i}]", part)
     for i, call in enumerate(message.tool_calls or ()):
-        check_choice(f"{path}.tool_calls[{i}].type", call.type, ("function",))
+        check_limits(call, f"{path}.tool_calls[{i}].")
         _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
     if message.function_call is not None:
         _arguments(f"{path}.function_call.arguments", message.function_call)
@@ -73,7 +73,7 @@ def check_message(path: str, message: ChatMessage) -> None:
 def _check_part(path: str, part: ContentPart) -> None:
     if part.type in OTHER_PARTS:
         raise InvalidParameter(f"{path}.type", "not_a_text_part", value=part.type)
-    check_choice(f"{path}.type", part.type, TEXT_PARTS)
+    check_limits(part, f"{path}.")
     if part.text is None and part.refusal is None:
         raise InvalidParameter(f"{path}.text", "missing")
 

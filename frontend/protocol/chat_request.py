@@ -5,7 +5,7 @@ Source: OpenAI's API description 2.3.0, CreateChatCompletionRequest; vLLM's extr
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from frontend.errors import InvalidParameter
 from frontend.protocol.chat_messages import (
@@ -15,10 +15,11 @@ from frontend.protocol.chat_messages import (
     text_of,
 )
 from frontend.protocol.extras import ExtraFields, StreamOptions
-from frontend.protocol.parse import check_choice, check_range
+from frontend.protocol.limits import at_least, between, entries, one_of
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
+    MAX_TOOLS,
     FunctionDefinition,
     NamedFunction,
     Tool,
@@ -29,8 +30,9 @@ from frontend.protocol.tools import (
 )
 from frontend.types import Guide
 
-MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_TOP_LOG_PROBS = 20
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
 NOT_SUPPORTED = (
     "audio",
     "moderation",
@@ -39,7 +41,6 @@ NOT_SUPPORTED = (
     "prompt_cache_retention",
     "web_search_options",
 )
-SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
 # What the template is given by other fields, or by nobody.
 TEMPLATE_ARGUMENTS = frozenset(
     {
@@ -52,26 +53,25 @@ TEMPLATE_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given."""
 
-    messages: list[ChatMessage]
+    messages: Annotated[list[ChatMessage], at_least(1)]
     stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Annotated[int, between(1, MAX_INT32)] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, between(0, MAX_TOP_LOG_PROBS)] | None = None
     response_format: ResponseFormat | None = None
-    tools: list[Tool] | None = None
-    tool_choice: str | ToolChoice | None = None
+    tools: Annotated[list[Tool], entries(0, MAX_TOOLS)] | None = None
+    tool_choice: Annotated[str, one_of("none", "auto", "required")] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
-    functions: list[FunctionDefinition] | None = None
-    function_call: str | NamedFunction | None = None
-    reasoning_effort: str | None = None
-    verbosity: str | None = None
-    modalities: list[str] | None = None
+    functions: Annotated[list[FunctionDefinition], entries(0, MAX_TOOLS)] | None = None
+    function_call: Annotated[str, one_of("none", "auto")] | NamedFunction | None = None
+    reasoning_effort: Annotated[str, one_of(*REASONING_EFFORTS)] | None = None
+    verbosity: Annotated[str, one_of("low", "medium", "high")] | None = None
+    modalities: list[Annotated[str, one_of("text")]] | None = None
     # Refused, unless null.
     audio: Any = None
     moderation: Any = None
@@ -83,7 +83,7 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
-    service_tier: str | None = None
+    service_tier: Annotated[str, one_of(*SERVICE_TIERS)] | None = None
     store: bool | None = None
     # How the prompt is made.
     chat_template: str | None = None
@@ -94,9 +94,8 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
 
     def check(self) -> None:
         super().check()
-        check_range("max_completion_tokens", self.max_completion_tokens, 1, MAX_INT32)
-        check_range("n", self.n, 1, MAX_SEQUENCES)
-        self._check_log_probs()
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
         for param in NOT_SUPPORTED:
@@ -104,20 +103,9 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
                 raise InvalidParameter(param, "not_supported")
         if self.store:
             raise InvalidParameter("store", "not_supported")
-        if self.modalities not in (None, ["text"]):
-            raise InvalidParameter("modalities", "not_supported")
-        for param, value, choices in (
-            ("reasoning_effort", self.reasoning_effort, REASONING_EFFORTS),
-            ("verbosity", self.verbosity, ("low", "medium", "high")),
-            ("service_tier", self.service_tier, SERVICE_TIERS),
-        ):
-            if value is not None:
-                check_choice(param, value, choices)
         self._check_prompt()
 
     def _check_prompt(self) -> None:
-        if not self.messages:
-            raise InvalidParameter("messages", "empty")
         for i, message in enumerate(self.messages):
             check_message(f"messages[{i}]", message)
         for name in self.chat_template_kwargs or ():
@@ -127,11 +115,6 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameter(
                 "continue_final_message", "conflict", other="add_generation_prompt"
             )
-
-    def _check_log_probs(self) -> None:
-        check_range("top_logprobs", self.top_logprobs, 0, MAX_TOP_LOG_PROBS)
-        if self.top_logprobs and not self.logprobs:
-            raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
 
     @property
     def max_new_tokens(self) -> int | None:

@@ -10,24 +10,33 @@ import math
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.parse import check_choice
+from frontend.protocol.limits import (
+    NOT_EMPTY,
+    at_least,
+    between,
+    check_limits,
+    one_of,
+)
+from frontend.protocol.sampling import MAX_INT32
 
 MAX_INPUTS = 2048  # OpenAI's limit
-ENCODING_FORMATS = ("float", "base64")
 
+Text = Annotated[str, NOT_EMPTY]
+TokenId = Annotated[int, between(0, MAX_INT32)]
+TokenIds = Annotated[list[TokenId], at_least(1)]
 Input = str | list[int]  # a text, or token ids that are taken as they are
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    input: str | list[str | int | list[int]]
+    input: Text | Annotated[list[Text | TokenId | TokenIds], at_least(1)]
     model: str | None = None
-    dimensions: int | None = None
-    encoding_format: str = "float"
+    dimensions: Annotated[int, between(1, MAX_INT32)] | None = None
+    encoding_format: Annotated[str, one_of("float", "base64")] = "float"
     user: str | None = None  # an end user's name for the caller's own records; changes nothing here
 
     def check(self) -> None:
@@ -36,12 +45,8 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         Raises:
             InvalidParameter: names the field.
         """
-        check_choice("encoding_format", self.encoding_format, ENCODING_FORMATS)
-        if not self.input:
-            raise InvalidParameter("input", "empty")
-        for index, one in enumerate(self.inputs()):
-            if not one:
-                raise InvalidParameter(f"input[{index}]", "empty")
+        check_limits(self)
+        self.inputs()
 
     def inputs(self) -> list[Input]:
         """The texts and token lists, one for each vector.

@@ -6,49 +6,40 @@ Source: OpenAI's API description 2.3.0; vLLM's SamplingParams and its OpenAI ser
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from frontend.errors import InvalidParameter
+from frontend.protocol.limits import NOT_EMPTY, between, entries
 from frontend.protocol.parse import check_range
 from frontend.protocol.sampling import MAX_INT32, SamplingFields
-from frontend.protocol.structured import StructuredOutputs
+from frontend.protocol.structured import Choices, StructuredOutputs
 from frontend.types import Guide
 
+MAX_SEQUENCES = 128  # OpenAI's limit
 MAX_STOP_TOKENS = 64
 MAX_BAD_WORDS = 256
+
+Text = Annotated[str, NOT_EMPTY]
+TokenId = Annotated[int, between(0, MAX_INT32)]
 
 
 class ExtraFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given."""
 
-    n: int | None = None
+    n: Annotated[int, between(1, MAX_SEQUENCES)] | None = None
     stream: bool | None = None
     user: str | None = None  # an end user's name for the caller's own records
-    stop_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    stop_token_ids: Annotated[list[TokenId], entries(0, MAX_STOP_TOKENS)] | None = None
+    bad_words: Annotated[list[Text], entries(0, MAX_BAD_WORDS)] | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
-    guided_choice: list[str] | None = None
+    guided_choice: Choices | None = None
     guided_grammar: str | None = None
     structured_outputs: StructuredOutputs | None = None
-    priority: int | None = None
-    cache_salt: str | None = None
+    priority: Annotated[int, between(-(2**31), MAX_INT32)] | None = None
+    cache_salt: Text | None = None
     return_token_ids: bool | None = None
-
-    def check(self) -> None:
-        super().check()
-        if (count := len(self.stop_token_ids or ())) > MAX_STOP_TOKENS:
-            maximum = MAX_STOP_TOKENS
-            raise InvalidParameter("stop_token_ids", "too_many", count=count, maximum=maximum)
-        if (count := len(self.bad_words or ())) > MAX_BAD_WORDS:
-            raise InvalidParameter("bad_words", "too_many", count=count, maximum=MAX_BAD_WORDS)
-        if "" in (self.bad_words or ()):
-            raise InvalidParameter("bad_words", "empty")
-        if self.cache_salt == "":
-            raise InvalidParameter("cache_salt", "empty")
-        check_range("priority", self.priority, -(2**31), MAX_INT32)
 
     def checked_stop_token_ids(self, vocab_size: int) -> tuple[int, ...]:
         """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 
-from frontend.errors import InvalidParameter
+from frontend.protocol.limits import NOT_EMPTY, check_limits, entries, shown_as
 from frontend.protocol.sampling import SamplingFields
 from frontend.protocol.wire import encode_usage, sse_event
 from frontend.types import FinishReason, TextChunk, Usage
@@ -18,26 +18,21 @@ MAX_BATCH_REQUESTS = 256
 
 
 class GenerateRequest(SamplingFields, kw_only=True, forbid_unknown_fields=True):
-    prompt: str
+    prompt: Annotated[str, NOT_EMPTY]
     stream: bool | None = None
     apply_chat_template: bool | None = None  # None: yes
 
-    def check(self) -> None:
-        super().check()
-        if not self.prompt:
-            raise InvalidParameter("prompt", "empty")
+
+RawRequest = Annotated[msgspec.Raw, shown_as(GenerateRequest)]
 
 
 class BatchGenerateRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """The requests stay raw: one that is wrong fails alone."""
 
-    requests: list[msgspec.Raw]
+    requests: Annotated[list[RawRequest], entries(1, MAX_BATCH_REQUESTS)]
 
     def check(self) -> None:
-        if not self.requests:
-            raise InvalidParameter("requests", "empty")
-        if (count := len(self.requests)) > MAX_BATCH_REQUESTS:
-            raise InvalidParameter("requests", "too_many", count=count, maximum=MAX_BATCH_REQUESTS)
+        check_limits(self)
 
 
 class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from frontend.errors import InvalidParameter
+from frontend.protocol.limits import NOT_EMPTY, between, check_limits, entries
 from frontend.protocol.parse import check_range
 from frontend.types import SamplingParams
 
 MAX_STOP_STRINGS = 4  # OpenAI's limit
 MAX_INT32 = 2**31 - 1
 MAX_TOKEN_DIGITS = 10
+TOKEN_IDS = Meta(
+    extra_json_schema={"propertyNames": {"pattern": f"^[0-9]{{1,{MAX_TOKEN_DIGITS}}}$"}}
+)
+
+StopString = Annotated[str, NOT_EMPTY]
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """`None` is a field that was not given: the neutral value."""
 
     model: str | None = None
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    seed: int | None = None
-    min_tokens: int | None = None
+    max_tokens: Annotated[int, between(1, MAX_INT32)] | None = None
+    temperature: Annotated[float, between(0, 2)] | None = None
+    top_p: Annotated[float, between(0, 1)] | None = None
+    top_k: Annotated[int, between(-1, MAX_INT32)] | None = None
+    min_p: Annotated[float, between(0, 1)] | None = None
+    repetition_penalty: Annotated[float, between(0.01, 10)] | None = None
+    presence_penalty: Annotated[float, between(-2, 2)] | None = None
+    frequency_penalty: Annotated[float, between(-2, 2)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, between(-100, 100)]], TOKEN_IDS] | None = None
+    seed: Annotated[int, between(-(2**63), 2**64 - 1)] | None = None
+    min_tokens: Annotated[int, between(0, MAX_INT32)] | None = None
     ignore_eos: bool | None = None
-    stop: str | list[str] | None = None
+    stop: StopString | Annotated[list[StopString], entries(0, MAX_STOP_STRINGS)] | None = None
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -37,21 +46,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: names the field.
         """
-        check_range("max_tokens", self.max_tokens, 1, MAX_INT32)
-        check_range("temperature", self.temperature, 0, 2)
-        check_range("top_p", self.top_p, 0, 1)
-        check_range("top_k", self.top_k, -1, MAX_INT32)
-        check_range("min_p", self.min_p, 0, 1)
-        check_range("repetition_penalty", self.repetition_penalty, 0.01, 10)
-        check_range("presence_penalty", self.presence_penalty, -2, 2)
-        check_range("frequency_penalty", self.frequency_penalty, -2, 2)
-        check_range("min_tokens", self.min_tokens, 0, MAX_INT32)
-        check_range("seed", self.seed, -(2**63), 2**64 - 1)
-        stop = self.stop_strings()
-        if len(stop) > MAX_STOP_STRINGS:
-            raise InvalidParameter("stop", "too_many", count=len(stop), maximum=MAX_STOP_STRINGS)
-        if "" in stop:
-            raise InvalidParameter("stop", "empty")
+        check_limits(self)
 
     def stop_strings(self) -> tuple[str, ...]:
         if self.stop is None:
@@ -83,6 +78,5 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             if not token.isdecimal() or len(token) > MAX_TOKEN_DIGITS:
                 raise InvalidParameter(param, "wrong_type", reason="keys are token ids")
             check_range(param, int(token), 0, vocab_size - 1)
-            check_range(param, bias, -100, 100)
             biases[int(token)] = bias
         return biases

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.parse import check_choice
+from frontend.protocol.limits import check_limits, entries, one_of
 from frontend.types import Guide, GuideType
 
 MAX_CHOICES = 1024
+
+Choices = Annotated[list[str], entries(1, MAX_CHOICES)]
 
 
 class JsonSchemaFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -23,7 +25,7 @@ class JsonSchemaFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
 
 
 class ResponseFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("text", "json_object", "json_schema")]
     json_schema: JsonSchemaFormat | None = None
 
     def guide(self) -> Guide | None:
@@ -31,7 +33,7 @@ class ResponseFormat(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         Raises:
             InvalidParameter: an unknown type, or a schema is missing.
         """
-        check_choice("response_format.type", self.type, ("text", "json_object", "json_schema"))
+        check_limits(self, "response_format.")
         if self.type == "text":
             return None
         if self.type == "json_object":
@@ -46,19 +48,20 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
     json: dict[str, Any] | str | None = None
     regex: str | None = None
-    choice: list[str] | None = None
+    choice: Choices | None = None
     grammar: str | None = None
     json_object: bool | None = None
 
     def guides(self, prefix: str) -> list[tuple[str, Guide]]:
         """Each guide that is given, with its field's name."""
+        check_limits(self, prefix)
         guides = []
         if self.json is not None:
             guides.append((f"{prefix}json", _json_guide(f"{prefix}json", self.json)))
         if self.regex is not None:
             guides.append((f"{prefix}regex", Guide(type=GuideType.REGEX, text=self.regex)))
         if self.choice is not None:
-            guides.append((f"{prefix}choice", _choice_guide(f"{prefix}choice", self.choice)))
+            guides.append((f"{prefix}choice", _choice_guide(self.choice)))
         if self.grammar is not None:
             guide = Guide(type=GuideType.EBNF_GRAMMAR, text=self.grammar)
             guides.append((f"{prefix}grammar", guide))
@@ -95,11 +98,7 @@ def _json_guide(param: str, schema: dict[str, Any] | str) -> Guide:
     return schema_guide(parsed)
 
 
-def _choice_guide(param: str, choices: list[str]) -> Guide:
-    if not choices:
-        raise InvalidParameter(param, "empty")
-    if len(choices) > MAX_CHOICES:
-        raise InvalidParameter(param, "too_many", count=len(choices), maximum=MAX_CHOICES)
+def _choice_guide(choices: list[str]) -> Guide:
     return Guide(type=GuideType.REGEX, text="|".join(_escape(choice) for choice in choices))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from frontend.errors import InvalidParameter
+from frontend.protocol.limits import NOT_EMPTY, at_least, check_limits, one_of
 from frontend.protocol.parse import check_choice
 from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
@@ -14,14 +15,14 @@ MAX_TOOLS = 128  # OpenAI's limit
 
 
 class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    name: str
+    name: Annotated[str, NOT_EMPTY]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
 
 
 class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("function")]
     function: FunctionDefinition
 
 
@@ -30,19 +31,19 @@ class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AllowedTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: str
+    type: Annotated[str, one_of("function")]
     function: NamedFunction
 
 
 class AllowedTools(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    mode: str
-    tools: list[AllowedTool]
+    mode: Annotated[str, one_of("auto", "required")]
+    tools: Annotated[list[AllowedTool], at_least(1)]
 
 
 class ToolChoice(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One function by its name, or (`allowed_tools`) some of `tools`."""
 
-    type: str
+    type: Annotated[str, one_of("function", "allowed_tools")]
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
 
@@ -58,7 +59,7 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
     index: int | None = None  # from those who put streamed deltas together; it says nothing new
-    type: str = "function"
+    type: Annotated[str, one_of("function")] = "function"
     function: FunctionCall
 
 
@@ -100,7 +101,7 @@ def tool_use(
         InvalidParameter: names the field.
     """
     for i, tool in enumerate(tools or ()):
-        check_choice(f"tools[{i}].type", tool.type, ("function",))
+        check_limits(tool, f"tools[{i}].")
     functions = tuple(tool.function for tool in tools or ())
     _check_functions("tools", functions, part=".function")
     if choice not in (None, "none", "auto") and not functions:
@@ -108,8 +109,6 @@ def tool_use(
     name = None
     if isinstance(choice, ToolChoice):
         functions, choice, name = _chosen(functions, choice)
-    else:
-        check_choice("tool_choice", choice or "auto", ("none", "auto", "required"))
     return ToolUse(
         tools=functions,
         choice=(choice or "auto") if functions else "none",
@@ -122,7 +121,7 @@ def _chosen(
     functions: tuple[FunctionDefinition, ...], choice: ToolChoice
 ) -> tuple[tuple[FunctionDefinition, ...], str, str | None]:
     """The tools that may be called, ToolUse.choice and ToolUse.name."""
-    check_choice("tool_choice.type", choice.type, ("function", "allowed_tools"))
+    check_limits(choice, "tool_choice.")
     if choice.type == "function":
         if choice.function is None:
             raise InvalidParameter("tool_choice.function", "missing")
@@ -131,11 +130,9 @@ def _chosen(
     path, allowed = "tool_choice.allowed_tools", choice.allowed_tools
     if allowed is None:
         raise InvalidParameter(path, "missing")
-    check_choice(f"{path}.mode", allowed.mode, ("auto", "required"))
-    if not allowed.tools:
-        raise InvalidParameter(f"{path}.tools", "empty")
+    check_limits(allowed, f"{path}.")
     for i, tool in enumerate(allowed.tools):
-        check_choice(f"{path}.tools[{i}].type", tool.type, ("function",))
+        check_limits(tool, f"{path}.tools[{i}].")
         _check_named(f"{path}.tools[{i}].function.name", tool.function.name, functions)
     names = {tool.function.name for tool in allowed.tools}
     return tuple(one for one in functions if one.name in names), allowed.mode, None
@@ -147,8 +144,6 @@ def function_use(
     """Read the deprecated `functions` and `function_call`: one call at the most."""
     definitions = tuple(functions or ())
     _check_functions("functions", definitions)
-    if isinstance(call, str):
-        check_choice("function_call", call, ("none", "auto"))
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
     choice = "named" if name else str(call or ("auto" if definitions else "none"))
@@ -165,12 +160,9 @@ def function_use(
 def _check_functions(
     param: str, functions: tuple[FunctionDefinition, ...], *, part: str = ""
 ) -> None:
-    if len(functions) > MAX_TOOLS:
-        raise InvalidParameter(param, "too_many", count=len(functions), maximum=MAX_TOOLS)
     names = [function.name for function in functions]
     for i, name in enumerate(names):
-        if not name:
-            raise InvalidParameter(f"{param}[{i}]{part}.name", "empty")
+        check_limits(functions[i], f"{param}[{i}]{part}.")
         if name in names[:i]:
             raise InvalidParameter(f"{param}[{i}]{part}.name", "duplicate", value=name)
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from frontend.errors import ServingError
+from frontend.telemetry.requests import current_request
 from frontend.types import GenerationRequest, TextChunk
 
 TTFT_BUCKETS = (
@@ -109,6 +110,13 @@ class Metrics:
                 if num_tokens > 1:
                     mean = (ended - first_at) / (num_tokens - 1)
                     self.output_token_seconds.labels(model).observe(mean)
+            if (record := current_request.get()) is not None:
+                record.model, record.generation_id = model, request.request_id
+                record.outcome = outcome
+                record.num_prompt_tokens += len(request.prompt_token_ids)
+                record.num_tokens += num_tokens
+                if first_at is not None and record.first_token_s is None:
+                    record.first_token_s = first_at - record.started
 
     @contextmanager
     def connection(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,6 +46,7 @@ class Stack:
         workers: int = 1,
         port: int | None = None,
         triton_of: Stack | None = None,
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self.log_path = log_path
         free_port, self.grpc_port, self.metrics_port, http_port = free_ports(4)
@@ -53,6 +54,7 @@ class Stack:
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {
             **os.environ,
+            **(variables or {}),
             "INFLIGHT_TRITON_GRPC_PORT": str(self.grpc_port),
             "INFLIGHT_TRITON_METRICS_PORT": str(self.metrics_port),
             "INFLIGHT_TRITON_HTTP_PORT": str(http_port),

@@ -18,7 +18,7 @@ from tests.fakes.server import RawClient, ServerThread, parse_events, wait_until
 from tests.fakes.tokenizers import byte_level_tokenizer
 
 TOKENIZER = byte_level_tokenizer()
-HELLO = Script(steps=one_token_a_step(TOKENIZER.encode("你好").ids, every_s=0.002))
+HELLO = Script(steps=one_token_a_step(TOKENIZER.encode("你好").ids, is_alone=True))
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 PROMPT_TEXT = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 NUM_PROMPT_TOKENS = len(TOKENIZER.encode(PROMPT_TEXT).ids)

@@ -6,6 +6,7 @@ by the caller. Knows nothing about sampling or scheduling.
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
@@ -27,6 +28,12 @@ _KV_CONFIG = {
     "f16": {"KV_CACHE_PRECISION": "f16"},
     "u8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
 }
+
+# A step of one token alone has a graph of its own as long as that is cheap: it is a second copy of
+# the weights.
+MAX_SECOND_COPY_BYTES = 1 << 30
+
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,52 +80,114 @@ class OpenVinoModel:
         graph = core.read_model(ir_path)
         paged_attention_transformation(graph)
         _gather_rows_before_lm_head(graph)
-        compiled = core.compile_model(
-            graph,
-            "CPU",
-            {
-                "INFERENCE_NUM_THREADS": num_threads or len(os.sched_getaffinity(0)),
-                # bf16, the default where the CPU has it, changes greedy texts
-                "INFERENCE_PRECISION_HINT": "f32",
-                "PERFORMANCE_HINT": "LATENCY",
-                **_KV_CONFIG[kv_cache_precision],
-            },
-        )
+        config = {
+            "INFERENCE_NUM_THREADS": num_threads or len(os.sched_getaffinity(0)),
+            # bf16, the default where the CPU has it, changes greedy texts
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            **_KV_CONFIG[kv_cache_precision],
+        }
+        compiled = core.compile_model(graph, "CPU", config)
         self._request = compiled.create_infer_request()
-        self.block_size, num_blocks = self._allocate_kv(compiled, kv_cache_bytes)
+        kv_tensors, self.block_size = _allocate_kv(compiled, kv_cache_bytes)
+        self._kv_tensors = kv_tensors  # a request does not keep their memory
+        for name, tensor in kv_tensors.items():
+            self._request.set_tensor(name, tensor)
+        num_blocks = next(iter(kv_tensors.values())).shape[0]
         self.num_blocks = num_blocks - 1
         self._padding = Span([0], 0, [num_blocks - 1], 0)
         self.vocab_size = compiled.outputs[0].get_partial_shape()[-1].get_length()
+        self._single_step: _SingleStep | None = None
+        if ir_path.with_suffix(".bin").stat().st_size <= MAX_SECOND_COPY_BYTES:
+            self._single_step = _SingleStep(core, graph, config, kv_tensors)
 
     def forward(self, spans: Seq[Span]) -> NDArray[np.float32]:
         """See Model."""
         if len(spans) == 1 and len(spans[0].token_ids) == 1:
             spans = [*spans, self._padding]
+            if self._single_step is not None and spans[0].num_rows:
+                return self._single_step.forward(_inputs(spans)).reshape(1, -1)
         for name, values in _inputs(spans).items():
             self._request.set_tensor(name, ov.Tensor(values))
-        self._request.start_async()
-        self._request.wait()
-        logits: NDArray[np.float32] = self._request.get_output_tensor(0).data
-        return logits.reshape(-1, self.vocab_size)
+        return _run(self._request).reshape(-1, self.vocab_size)
 
-    def _allocate_kv(self, compiled: Any, kv_cache_bytes: int) -> tuple[int, int]:
-        """Makes the tensors of keys and values, [blocks, heads, block_size, bytes of a head];
-        returns block size and count."""
-        caches = [i for i in compiled.inputs if i.get_any_name().startswith(_KV_CACHES)]
-        shapes = [[i.get_partial_shape()[d].get_length() for d in (1, 2, 3)] for i in caches]
-        block_bytes = sum(
-            int(np.prod(shape)) * cache.get_element_type().size
-            for cache, shape in zip(caches, shapes, strict=True)
+
+class _SingleStep:
+    """The step of one sampled token and the padding row, compiled with their shapes.
+
+    OpenVINO then has next to nothing to find out about a step before it computes: with the 800
+    nodes of a model of 135M parameters 14 % less time, and the same bits.
+    """
+
+    def __init__(
+        self, core: Any, graph: Any, config: dict[str, Any], kv_tensors: dict[str, Any]
+    ) -> None:
+        graph = graph.clone()
+        graph.reshape(
+            {
+                "input_ids": [2],
+                "position_ids": [2],
+                "past_lens": [2],
+                "subsequence_begins": [3],
+                "block_indices_begins": [3],
+                "sampled_rows": [1],
+            }
         )
-        num_blocks = kv_cache_bytes // block_bytes
-        if num_blocks < 2:
-            raise ValueError(f"kv_cache_bytes is below the {2 * block_bytes} bytes of two blocks")
-        for cache, shape in zip(caches, shapes, strict=True):
-            tensor = ov.Tensor(cache.get_element_type(), ov.Shape([num_blocks, *shape]))
-            self._request.set_tensor(cache.get_any_name(), tensor)
-        # a quantized key_cache has more rows, for its scales; value_cache has one for each token
-        values = [c.get_any_name().startswith("value_cache") for c in caches].index(True)
-        return shapes[values][1], num_blocks
+        self._request = core.compile_model(graph, "CPU", config).create_infer_request()
+        for name, tensor in kv_tensors.items():
+            self._request.set_tensor(name, tensor)
+        self._fixed = {
+            port.get_any_name(): self._request.get_tensor(port).data
+            for port in graph.inputs
+            if port.get_partial_shape().is_static
+        }
+
+    def forward(self, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """Logits of the one row that is sampled."""
+        for name, values in inputs.items():
+            if name in self._fixed:
+                self._fixed[name][...] = values
+            else:
+                self._request.set_tensor(name, ov.Tensor(values))
+        return _run(self._request)
+
+
+def _run(request: Any) -> NDArray[np.float32]:
+    request.start_async()
+    request.wait()
+    logits: NDArray[np.float32] = request.get_output_tensor(0).data
+    return logits
+
+
+def _allocate_kv(compiled: Any, kv_cache_bytes: int) -> tuple[dict[str, Any], int]:
+    """Makes the tensors of keys and values, [blocks, heads, block_size, bytes of a head], by name;
+    returns the block size too."""
+    caches = [i for i in compiled.inputs if i.get_any_name().startswith(_KV_CACHES)]
+    shapes = [[i.get_partial_shape()[d].get_length() for d in (1, 2, 3)] for i in caches]
+    block_bytes = sum(
+        int(np.prod(shape)) * cache.get_element_type().size
+        for cache, shape in zip(caches, shapes, strict=True)
+    )
+    num_blocks = kv_cache_bytes // block_bytes
+    if num_blocks < 2:
+        raise ValueError(f"kv_cache_bytes is below the {2 * block_bytes} bytes of two blocks")
+    tensors = {
+        cache.get_any_name(): _huge_page_tensor(cache.get_element_type(), [num_blocks, *shape])
+        for cache, shape in zip(caches, shapes, strict=True)
+    }
+    # a quantized key_cache has more rows, for its scales; value_cache has one for each token
+    values = [name.startswith("value_cache") for name in tensors].index(True)
+    return tensors, shapes[values][1]
+
+
+def _huge_page_tensor(element_type: Any, shape: Seq[int]) -> Any:
+    """Zeros. A step reads blocks from all over it: with pages of 4 kB it is 3 % slower."""
+    num_bytes = int(np.prod(shape)) * element_type.size
+    memory = mmap.mmap(-1, num_bytes + _HUGE_PAGE_BYTES, flags=mmap.MAP_PRIVATE)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    start = -np.frombuffer(memory, np.uint8).ctypes.data % _HUGE_PAGE_BYTES
+    values = np.frombuffer(memory, np.uint8, num_bytes, start).view(element_type.to_dtype())
+    return ov.Tensor(values.reshape(shape), shared_memory=True)
 
 
 def _inputs(spans: Seq[Span]) -> dict[str, NDArray[Any]]:

@@ -59,7 +59,7 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
     values = {
         "host": "::1", "port": "1", "workers": "2", "model": "m", "home": str(home / "x"),
         "triton_url": "t:1", "triton_metrics_url": "t:2", "log_level": "debug",
-        "request_chat_template": "true",
+        "log_format": "json", "cors_origins": "https://a.example", "request_chat_template": "true",
     }  # fmt: skip
     value = values.get(name, str(2**21) if name.endswith("bytes") else "7")
     settings = load_settings({}, {"INFLIGHT_HOME": str(home), f"INFLIGHT_{name.upper()}": value})

@@ -40,6 +40,7 @@ def test_a_good_body_becomes_its_shape() -> None:
         (b'{"a": null}', "a", "wrong_type"),
         (b'{"a": 1.5}', "a", "wrong_type"),
         (b'{"a": 1, "c": 2}', "c", "unknown_field"),
+        (b'{"a": 1, "": 2}', "", "unknown_field"),
         (b'{"a": 1, "inner": {}}', "inner.x", "missing"),
         (b'{"a": 1, "inner": {"x": 1, "z": 1}}', "inner.z", "unknown_field"),
         (b'{"a": 1, "inner": {"x": []}}', "inner.x", "wrong_type"),

@@ -113,9 +113,10 @@ def test_stop_strings(stop: Any, expected: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stop", "key"), [("", "empty"), (["a", ""], "empty"), (["a"] * 5, "too_many")]
+    ("stop", "param", "key"),
+    [("", "stop", "empty"), (["a", ""], "stop[1]", "empty"), (["a"] * 5, "stop", "too_many")],
 )
-def test_bad_stop_strings_are_refused(stop: Any, key: str) -> None:
+def test_bad_stop_strings_are_refused(stop: Any, param: str, key: str) -> None:
     with pytest.raises(InvalidParameter) as caught:
         SamplingFields(stop=stop).check()
-    assert (caught.value.param, caught.value.key) == ("stop", key)
+    assert (caught.value.param, caught.value.key) == (param, key)

@@ -1,0 +1,172 @@
+"""The OpenAPI 3.1 description, made of the table of routes and of the types that parse and answer.
+
+Source: https://spec.openapis.org/oas/v3.1.1. The schema of a stream is that of each of its events,
+with the fields that Server-Sent Events have: version 3.2 writes them so, and 3.1 has no word of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from frontend import __version__
+from frontend.api.field_words import FIELD_WORDS
+from frontend.api.route import Route, Shape
+from frontend.errors import BodyTooLarge, InvalidRequest, ServingError, UnsupportedMediaType
+from frontend.protocol.limits import SHOWN_AS
+
+REF = "#/components/schemas/{name}"
+TAGS = {True: "OpenAI surface", False: "Native surface"}
+BODY_ERRORS = (InvalidRequest, BodyTooLarge, UnsupportedMediaType)
+
+Json = dict[str, Any]
+
+
+def describe(routes: Sequence[Route]) -> Json:
+    """The description of all routes, as one JSON object."""
+    shapes = list(dict.fromkeys(shape for route in routes for shape in _shapes(route)))
+    refs, components = msgspec.json.schema_components(shapes, ref_template=REF)
+    ref_of = dict(zip(shapes, refs, strict=True))
+    for name, schema in components.items():
+        components[name] = _finished(schema, components)
+    for shape in {route.body for route in routes if route.body is not None}:
+        _add_words(components[ref_of[shape]["$ref"].rpartition("/")[2]])
+    paths: dict[str, Json] = {}
+    for route in routes:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, ref_of)
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Inflight",
+            "version": __version__,
+            "summary": "LLM serving, with an OpenAI-compatible surface and one of its own.",
+            "description": INFO,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in TAGS.values()],
+        "paths": paths,
+        "components": {"schemas": components, "headers": HEADERS},
+    }
+
+
+def _shapes(route: Route) -> Iterable[Shape]:
+    yield from (route.body,) if route.body else ()
+    yield from route.answers.values()
+    yield from route.events
+    yield route.error_type
+
+
+def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
+    english, chinese = route.summary
+    operation: Json = {
+        "operationId": route.name,
+        "tags": [TAGS[route.is_openai]],
+        "summary": english,
+        "x-summary-zh": chinese,
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in route.parameters
+        ],
+        "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
+    }
+    if route.body is not None:
+        media: Json = {"schema": ref_of[route.body]}
+        if route.example is not None:
+            media["example"] = route.example
+        operation["requestBody"] = {
+            "required": not route.is_body_optional,
+            "content": {"application/json": media},
+        }
+    return operation
+
+
+def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:
+    found = {
+        str(status): _response("An answer.", route, {"application/json": {"schema": ref_of[shape]}})
+        for status, shape in route.answers.items()
+    }
+    if route.events or route.media:
+        done = found.setdefault("200", _response("An answer.", route, {}))
+        if route.events:
+            done["content"]["text/event-stream"] = {"schema": _stream_schema(route, ref_of)}
+        if route.media:
+            done["content"][route.media] = {"schema": {"type": "string"}}
+    return found
+
+
+def _stream_schema(route: Route, ref_of: dict[Shape, Json]) -> Json:
+    shapes = [ref_of[shape] for shape in (*route.events, route.error_type)]
+    data: Json = {"contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
+    if route.ends_with_done:
+        data = {"anyOf": [data, {"const": "[DONE]", "description": "After the last event."}]}
+    return {
+        "type": "object",
+        "properties": {"event": {"type": "string"}, "data": {"type": "string", **data}},
+        "required": ["data"],
+    }
+
+
+def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
+    """One entry a status; errors of one status differ by their `code`."""
+    kinds = (*(BODY_ERRORS if route.body else ()), *route.errors, ServingError)
+    codes: dict[int, list[str]] = {}
+    for kind in dict.fromkeys(kinds):
+        code = kind.code if route.is_openai else kind.native_code
+        codes.setdefault(kind.status, []).append(f"`{code}`")
+    content = {"application/json": {"schema": ref_of[route.error_type]}}
+    return {
+        str(status): _response(f"An error; its code is {' or '.join(found)}.", route, content)
+        for status, found in sorted(codes.items())
+        if status not in route.answers
+    }
+
+
+def _response(description: str, route: Route, content: Json) -> Json:
+    names = ["X-Request-Id", *(("OpenAI-Processing-Ms", "OpenAI-Version") * route.is_openai)]
+    headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+    return {"description": description, "headers": headers, "content": dict(content)}
+
+
+def _finished(schema: Any, components: Json) -> Any:
+    """A schema with what `shown_as` stands for in its place."""
+    if isinstance(schema, list):
+        return [_finished(one, components) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    finished = {key: _finished(value, components) for key, value in schema.items()}
+    if SHOWN_AS in finished:
+        names = finished.pop(SHOWN_AS)
+        missing = set(names) - components.keys()
+        assert not missing, f"no route names {missing}"
+        refs = [{"$ref": REF.format(name=name)} for name in names]
+        finished |= {"anyOf": refs} if len(refs) > 1 else refs[0]
+    return finished
+
+
+def _add_words(schema: Json) -> None:
+    """Say what each field of a request does, unless its type says so already."""
+    for name, field_schema in schema["properties"].items():
+        if name in FIELD_WORDS and "description" not in field_schema:
+            english, chinese = FIELD_WORDS[name]
+            field_schema |= {"description": english, "x-description-zh": chinese}
+
+
+INFO = """\
+Both surfaces are served on one port. Request bodies are JSON in UTF-8, also with
+`Content-Encoding: gzip` or `br`. Every answer has an `X-Request-Id`: the one that the request
+had, or a new one. Error messages are in English or Chinese, by `Accept-Language`."""
+
+HEADERS: Json = {
+    "X-Request-Id": {
+        "description": "The request's own id if it had one, else a new one.",
+        "schema": {"type": "string"},
+    },
+    "OpenAI-Processing-Ms": {
+        "description": "Milliseconds from the request to the head of its answer.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "OpenAI-Version": {"schema": {"const": "2020-10-01"}},
+}

@@ -1,0 +1,173 @@
+"""Every route, in one table: the application serves it, the description is made of it."""
+
+from __future__ import annotations
+
+from frontend.api.chat import create_chat_completion
+from frontend.api.docs import HTML, get_docs, get_openapi
+from frontend.api.embeddings import create_embedding
+from frontend.api.health import METRICS_CONTENT_TYPE, get_health, get_metrics
+from frontend.api.models import (
+    get_openai_model,
+    list_models,
+    list_openai_models,
+    load_model,
+    unload_model,
+)
+from frontend.api.native import create_batch, create_generation, stream_generation
+from frontend.api.route import Route
+from frontend.errors import (
+    BodyTooLarge,
+    ContextLengthExceeded,
+    EngineUnavailable,
+    GenerationFailed,
+    InvalidParameter,
+    ModelLoadFailed,
+    ModelNotFound,
+    ModelNotLoaded,
+    ServerOverloaded,
+    VariantNotFound,
+)
+from frontend.protocol.answers import chat, native, openai
+from frontend.protocol.answers.description import OpenAPI
+from frontend.protocol.chat_request import ChatRequest
+from frontend.protocol.embeddings import EmbeddingRequest
+from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
+
+INFERENCE_ERRORS = (
+    InvalidParameter,
+    ContextLengthExceeded,
+    ModelNotFound,
+    ModelNotLoaded,
+    EngineUnavailable,
+    ServerOverloaded,
+    GenerationFailed,
+)
+QUESTION = "What is the capital of France?"
+
+HEALTH = ("Whether requests can be served.", "服务是否可用。")
+METRICS = (
+    "Prometheus metrics of the frontend and of Triton.",
+    "前端与 Triton 的 Prometheus 指标。",
+)
+HEALTH_ANSWERS = {200: native.Health, 503: native.Health}
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/api/v1/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route("GET", "/api/v1/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route(
+        "GET",
+        "/openapi.json",
+        get_openapi,
+        ("This description.", "本描述文件。"),
+        answers={200: OpenAPI},
+    ),
+    Route(
+        "GET",
+        "/docs",
+        get_docs,
+        ("This description, for people.", "供人阅读的接口文档。"),
+        media=HTML,
+    ),
+    Route(
+        "POST",
+        "/api/v1/generate",
+        create_generation,
+        ("Answer a prompt.", "回答一个提示词。"),
+        body=GenerateRequest,
+        example={"prompt": "请解释人工智能的概念", "max_tokens": 64},
+        answers={200: native.Generation},
+        events=(native.GenerationEvent,),
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/api/v1/generate/stream",
+        stream_generation,
+        ("Answer a prompt as a stream.", "流式回答一个提示词。"),
+        body=GenerateRequest,
+        example={"prompt": "请解释人工智能的概念", "max_tokens": 64},
+        events=(native.GenerationEvent,),
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/api/v1/batch/generate",
+        create_batch,
+        ("Answer many prompts at once.", "同时回答多个提示词。"),
+        body=BatchGenerateRequest,
+        example={"requests": [{"prompt": "问题1", "max_tokens": 16}, {"prompt": "问题2"}]},
+        answers={200: native.BatchGeneration},
+        is_work=True,
+    ),
+    Route(
+        "GET",
+        "/api/v1/models",
+        list_models,
+        ("The models, loaded or not.", "所有模型及其加载状态。"),
+        answers={200: native.NativeModels},
+    ),
+    Route(
+        "POST",
+        "/api/v1/models/<model_name>/load",
+        load_model,
+        ("Load a variant of a model.", "加载模型的一个版本。"),
+        body=LoadRequest,
+        is_body_optional=True,
+        example={"quantization": "q8_0", "prefer_gpu": False},
+        answers={200: native.NativeModel},
+        errors=(ModelNotFound, VariantNotFound, EngineUnavailable, ModelLoadFailed),
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/api/v1/models/<model_name>/unload",
+        unload_model,
+        ("Unload a model.", "卸载模型。"),
+        answers={200: native.NativeModel},
+        errors=(BodyTooLarge, ModelNotFound, EngineUnavailable),
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions",
+        create_chat_completion,
+        ("Answer a conversation.", "回答一段对话。"),
+        body=ChatRequest,
+        example={"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 64},
+        answers={200: chat.ChatCompletion},
+        events=(chat.ChatCompletionChunk,),
+        ends_with_done=True,
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/embeddings",
+        create_embedding,
+        ("Vectors of texts, by an embedding model.", "由嵌入模型生成文本的向量。"),
+        body=EmbeddingRequest,
+        example={"model": "all-minilm-l6-v2", "input": ["Hello", "你好"]},
+        answers={200: openai.Embeddings},
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "GET",
+        "/v1/models",
+        list_openai_models,
+        ("The models there are.", "现有的模型。"),
+        answers={200: openai.Models},
+    ),
+    Route(
+        "GET",
+        "/v1/models/<model_name>",
+        get_openai_model,
+        ("One model.", "一个模型。"),
+        answers={200: openai.Model},
+        errors=(ModelNotFound,),
+    ),
+)

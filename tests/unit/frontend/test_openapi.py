@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from frontend.api.field_words import FIELD_WORDS
+from frontend.api.openapi import describe
+from frontend.api.route import Route
+from frontend.protocol.limits import SHOWN_AS
+from frontend.routes import ROUTES
+
+DESCRIPTION = describe(ROUTES)
+SCHEMAS: dict[str, Any] = DESCRIPTION["components"]["schemas"]
+
+# What was promised by name (OpenAI's fields, then those of users of open models).
+CHAT_FIELDS = """
+    model messages n stop seed temperature top_p max_tokens max_completion_tokens presence_penalty
+    frequency_penalty logit_bias logprobs top_logprobs response_format tools tool_choice
+    parallel_tool_calls stream stream_options user metadata store service_tier reasoning_effort
+    verbosity functions function_call
+    top_k min_p repetition_penalty min_tokens ignore_eos stop_token_ids bad_words guided_json
+    guided_regex guided_choice guided_grammar structured_outputs chat_template chat_template_kwargs
+    add_generation_prompt continue_final_message echo priority cache_salt return_token_ids
+"""
+NATIVE_FIELDS = (
+    "prompt model max_tokens temperature stream apply_chat_template top_p top_k stop seed"
+)
+EMBEDDING_FIELDS = "model input dimensions encoding_format user"
+
+
+def operation(path: str, method: str = "post") -> dict[str, Any]:
+    found: dict[str, Any] = DESCRIPTION["paths"][path][method]
+    return found
+
+
+def body_schema(path: str) -> dict[str, Any]:
+    reference = operation(path)["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+    found: dict[str, Any] = SCHEMAS[reference.rpartition("/")[2]]
+    return found
+
+
+def walk(value: Any) -> Iterator[dict[str, Any]]:
+    """All objects in it."""
+    if isinstance(value, dict):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, dict | list):
+            yield from walk(one)
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.name)
+def test_every_route_is_described(route: Route) -> None:
+    found = operation(re.sub(r"<(\w+)>", r"{\1}", route.path), route.method.lower())
+    assert found["summary"].isascii()
+    assert re.search("[\u4e00-\u9fff]", found["x-summary-zh"])
+    assert ("requestBody" in found) == (route.body is not None)
+    assert {"500"} < found["responses"].keys()
+    parameters = {parameter["name"] for parameter in found["parameters"]}
+    assert parameters == set(re.findall(r"<(\w+)>", route.path))
+
+
+def test_operations_have_ids_of_their_own() -> None:
+    ids = [one["operationId"] for path in DESCRIPTION["paths"].values() for one in path.values()]
+    assert len(ids) == len(set(ids)) == len(ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/chat/completions", CHAT_FIELDS),
+        ("/v1/embeddings", EMBEDDING_FIELDS),
+        ("/api/v1/generate", NATIVE_FIELDS),
+        ("/api/v1/generate/stream", NATIVE_FIELDS),
+        ("/api/v1/batch/generate", "requests"),
+        ("/api/v1/models/{model_name}/load", "quantization prefer_gpu"),
+    ],
+)
+def test_every_promised_field_is_named(path: str, fields: str) -> None:
+    assert set(fields.split()) <= body_schema(path)["properties"].keys()
+
+
+@pytest.mark.parametrize("route", [r for r in ROUTES if r.body], ids=lambda route: route.name)
+def test_every_field_of_a_request_says_what_it_does(route: Route) -> None:
+    for name, schema in body_schema(route.template)["properties"].items():
+        assert schema.get("description"), f"FIELD_WORDS has no {name}"
+
+
+@pytest.mark.parametrize("name", FIELD_WORDS)
+def test_the_words_are_in_english_and_in_chinese(name: str) -> None:
+    english, chinese = FIELD_WORDS[name]
+    assert english.isascii()
+    assert re.search("[\u4e00-\u9fff]", chinese)
+
+
+def test_limits_are_in_the_description() -> None:
+    properties = body_schema("/v1/chat/completions")["properties"]
+    number = {"type": "number", "minimum": 0, "maximum": 2}
+    assert properties["temperature"]["anyOf"] == [number, {"type": "null"}]
+    assert properties["messages"]["minItems"] == 1
+    assert properties["verbosity"]["anyOf"][0]["enum"] == ["low", "medium", "high"]
+
+
+def test_unknown_fields_are_refused_in_the_description_as_they_are_in_fact() -> None:
+    for route in ROUTES:
+        if route.body is not None:
+            assert body_schema(route.template)["additionalProperties"] is False
+
+
+def test_every_reference_leads_somewhere_and_no_type_is_left_over() -> None:
+    references = {one["$ref"] for one in walk(DESCRIPTION) if "$ref" in one}
+    known = {f"#/components/{kind}/{name}" for kind, named in DESCRIPTION["components"].items()
+             for name in named}  # fmt: skip
+    assert references == known
+    assert not [one for one in walk(DESCRIPTION) if SHOWN_AS in one]
+
+
+def test_a_field_that_may_be_anything_is_none_of_an_answer() -> None:
+    """Answers are described whole: no object without named fields, no value without a type."""
+    shapes = {shape for route in ROUTES for shape in (*route.answers.values(), *route.events)}
+    for shape in shapes - {msgspec.Struct}:
+        if shape.__name__ == "OpenAPI":
+            continue
+        schema = SCHEMAS[shape.__name__]
+        assert schema["additionalProperties"] is False
+        for name, field in schema["properties"].items():
+            assert field.keys() & {"type", "anyOf", "enum", "const", "$ref"}, (shape, name)
+
+
+def test_what_the_errors_say_is_in_the_surface_own_shape() -> None:
+    answers = operation("/v1/chat/completions")["responses"]
+    assert {"200", "400", "404", "413", "415", "500", "503"} == answers.keys()
+    for status in answers.keys() - {"200"}:
+        schema = answers[status]["content"]["application/json"]["schema"]
+        assert schema == {"$ref": "#/components/schemas/OpenAIError"}
+    native = operation("/api/v1/generate")["responses"]["400"]["content"]["application/json"]
+    assert native["schema"] == {"$ref": "#/components/schemas/NativeError"}
+    assert "`model_not_loaded`" in answers["503"]["description"]
+
+
+def test_streams_are_described_event_by_event() -> None:
+    content = operation("/v1/chat/completions")["responses"]["200"]["content"]
+    data = content["text/event-stream"]["schema"]["properties"]["data"]
+    event, done = data["anyOf"]
+    assert done["const"] == "[DONE]"
+    assert event["contentSchema"]["anyOf"] == [
+        {"$ref": "#/components/schemas/ChatCompletionChunk"},
+        {"$ref": "#/components/schemas/OpenAIError"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTES if r.body and not r.is_body_optional], ids=lambda route: route.name
+)
+def test_the_examples_are_requests_that_parse(route: Route) -> None:
+    assert route.body is not None
+    assert route.example is not None
+    msgspec.json.decode(json.dumps(route.example), type=route.body)
