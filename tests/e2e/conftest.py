@@ -18,6 +18,9 @@ from tests.e2e.scenarios import CHAT_TEMPLATE, SCENARIOS, THINKING_TEMPLATE, THO
 from tests.e2e.stack import Stack
 from tests.fakes.scripted import write_scripted_model
 
+RunClient = Callable[..., Any]
+ClientPython = Callable[[str], str]
+
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests/e2e/clients"
 CLIENT_TIMEOUT_S = 120.0
@@ -93,7 +96,7 @@ def load(stack: Stack, model: str, **body: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def run_client() -> Callable[..., Any]:
+def run_client() -> RunClient:
     """Run a client's program with a Python of its own; returns the JSON that it writes."""
 
     def run(program: str, *arguments: str, python: str) -> Any:
@@ -115,7 +118,7 @@ def run_client() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def client_python() -> Callable[[str], str]:
+def client_python() -> ClientPython:
     """The Python of a client's own environment, made when it is not there."""
 
     def make(name: str) -> str:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.e2e.conftest import CLIENTS, OFFLINE
+from tests.e2e.conftest import CLIENTS, OFFLINE, ClientPython
 from tests.e2e.stack import MODEL, Stack
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ NOT_APPLICABLE = {
 
 @pytest.fixture
 def run_standard_tests(
-    stack: Stack, client_python: Callable[[str], str], tmp_path: Path
+    stack: Stack, client_python: ClientPython, tmp_path: Path
 ) -> RunStandardTests:
     """Runs them (only the named ones, if any are named): outcome by test."""
 
