@@ -47,11 +47,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """Token ids with a meaning. The first of `eos_ids` is the engine's end_id."""
+    """Token ids with a meaning. The first of `eos_ids` is the engine's end_id.
+
+    `fill_in_middle` is the prompt for the text between two others, which stand in it as {prefix}
+    and {suffix}; None: the model has not learnt that.
+    """
 
     bos_id: int | None
     eos_ids: list[int]
     pad_id: int | None
+    fill_in_middle: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Annotated
 
 import msgspec
@@ -143,3 +144,16 @@ def _check(path: Path, spec: _SpecFile) -> None:
         raise SpecError(f"{path}: default_variant {spec.default_variant} is not among its variants")
     if not spec.tokens.eos_ids:
         raise SpecError(f"{path}: tokens.eos_ids is empty; the first of them ends an answer")
+    _check_fill_in_middle(path, spec.tokens.fill_in_middle)
+
+
+def _check_fill_in_middle(path: Path, form: str | None) -> None:
+    if form is None:
+        return
+    problem = SpecError(f"{path}: tokens.fill_in_middle must have {{prefix}} and {{suffix}} alone")
+    try:
+        names = [name for _, name, _, _ in Formatter().parse(form) if name is not None]
+    except ValueError as exc:
+        raise problem from exc
+    if sorted(names) != ["prefix", "suffix"]:
+        raise problem

@@ -9,8 +9,20 @@ from typing import Protocol
 from frontend.types import GenerationRequest, LoadedModel, TokenChunk
 
 
-class Engine(Protocol):
-    """What generates tokens: Triton in production, a fake in tests."""
+class TokenSource(Protocol):
+    """What generates tokens."""
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenChunk, None]:
+        """Yield chunks until every sequence has had its finish_reason.
+
+        Closing the generator cancels the request. A failure, also one in the middle, is raised as
+        a ServingError; the generator never ends without the finish reasons otherwise.
+        """
+        ...
+
+
+class Engine(TokenSource, Protocol):
+    """All that an engine does: Triton in production, a fake in tests."""
 
     async def loaded_model(self, name: str) -> LoadedModel:
         """Tell what the model can do now.
@@ -18,14 +30,6 @@ class Engine(Protocol):
         Raises:
             ModelNotLoaded: the engine does not serve it now.
             EngineUnavailable: the engine cannot be reached.
-        """
-        ...
-
-    def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenChunk, None]:
-        """Yield chunks until every sequence has had its finish_reason.
-
-        Closing the generator cancels the request. A failure, also one in the middle, is raised as
-        a ServingError; the generator never ends without the finish reasons otherwise.
         """
         ...
 

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from frontend.chat_prompt import LateGuide
-from frontend.engine import Engine
+from frontend.engine import TokenSource
 from frontend.errors import GenerationFailed
 from frontend.prepare import PreparedRequest
 from frontend.sequence_text import ParsedSequence, SequenceText, single_tokens
@@ -16,7 +16,9 @@ from frontend.types import FinishReason, TextChunk, TokenChunk
 NO_FINISH_REASON = "the engine's stream ended without a finish reason"
 
 
-async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[TextChunk, None]:
+async def generate(
+    prepared: PreparedRequest, engine: TokenSource
+) -> AsyncGenerator[TextChunk, None]:
     """Yield the text of every sequence; the last chunk of each has its finish_reason.
 
     Leaving early, for a stop string or because the client has gone, cancels the engine's work.
@@ -48,12 +50,12 @@ async def generate(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[
 
 def _new_sequence(prepared: PreparedRequest) -> SequenceText | ParsedSequence:
     if prepared.new_parser is None:
-        return SequenceText(prepared.generation, prepared.decoder)
+        return SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
     return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
 
 
 async def _generate_late(
-    prepared: PreparedRequest, late: LateGuide, engine: Engine
+    prepared: PreparedRequest, late: LateGuide, engine: TokenSource
 ) -> AsyncGenerator[TextChunk, None]:
     """Let the model think, and call tools, as it likes; but what it answers follows the guide.
 

@@ -105,6 +105,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' is only allowed together with '{other}'.",
         "参数 '{param}' 只能与 '{other}' 一起使用",
     ),
+    "only_with_texts": (
+        "'{param}' is only allowed when '{other}' is text, not token ids.",
+        "仅当 '{other}' 为文本而非 token id 时才允许使用参数 '{param}'",
+    ),
+    "no_fill_in_middle": (
+        "'{param}' is not supported by this model: it has no form for filling in the middle.",
+        "此模型不支持参数 '{param}'：它没有中间填充（fill-in-the-middle）格式",
+    ),
     "only_with_tools": (
         "'{param}' is only allowed when tools are specified.",
         "参数 '{param}' 只能在提供工具时使用",
@@ -215,5 +223,25 @@ MESSAGES: dict[str, tuple[str, str]] = {
     "generation_failed": (
         "The engine stopped this request with an error: {reason}",
         "引擎因错误终止了此请求：{reason}",
+    ),
+    "unknown_tool_use": (
+        "'{param}' is {value}, but no tool_use block before it has this id.",
+        "参数 '{param}' 为 {value}，但此前没有具有该 id 的 tool_use 块",
+    ),
+    "not_continued": (
+        "'{param}' ends the conversation, so the answer continues it: it must end with a text.",
+        "'{param}' 是对话的结尾，回答将接着它写下去，因此必须以文本结束",
+    ),
+    "custom_tools_only": (
+        "'{param}' is {value}, but this server runs no tools itself: give your own (custom) tools.",
+        "参数 '{param}' 为 {value}，但本服务器不运行任何工具，只支持自定义（custom）工具",
+    ),
+    "model_does_not_think": (
+        "'{param}' cannot be enabled: this model does not think before it answers.",
+        "参数 '{param}' 不能为 enabled：此模型没有思考过程",
+    ),
+    "model_always_thinks": (
+        "'{param}' cannot be disabled: this model always thinks before it answers.",
+        "参数 '{param}' 不能为 disabled：此模型总是先思考再回答",
     ),
 }

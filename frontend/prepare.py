@@ -39,6 +39,8 @@ class PreparedRequest:
     fingerprint: str  # changes when what answers changes
     new_parser: NewParser | None = None  # None: an answer is nothing but text
     prompt_text: str = ""  # what was tokenized; empty where the client sent token ids
+    # The last of a bare prompt, whose text the answer's goes on; see `Detokenizer`.
+    context_token_ids: tuple[int, ...] = ()
     late_guide: LateGuide | None = None  # with one sequence and a parser
 
 
@@ -179,7 +181,13 @@ async def prepare_generate(
         decoder=tokenizer,
         fingerprint=model.fingerprint,
         prompt_text=text,
+        context_token_ids=() if is_chat else text_context(token_ids),
     )
+
+
+def text_context(token_ids: list[int]) -> tuple[int, ...]:
+    """The end of a prompt that is continued, long enough for any decoder (as vLLM's)."""
+    return tuple(token_ids[-5:])
 
 
 async def off_loop(num_chars: int, work: Callable[[], T]) -> T:
@@ -212,7 +220,7 @@ def new_generation(
         request_id=f"{id_prefix}{uuid.uuid4().hex}",
         model=model.name,
         prompt_token_ids=token_ids,
-        max_new_tokens=min(max_new_tokens or room, room),
+        max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
         sampling=fields.sampling_params(limits.vocab_size),
         stop=fields.stop_strings(),
         end_id=None if fields.ignore_eos else end_id,

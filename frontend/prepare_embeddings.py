@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from frontend.catalog import Catalog
 from frontend.engine import Engine
 from frontend.errors import ContextLengthExceeded, InvalidParameter
-from frontend.protocol.embeddings import EmbeddingRequest, Input
+from frontend.protocol.embeddings import EmbeddingRequest
+from frontend.protocol.inputs import Input, Inputs, input_param
 from frontend.protocol.parse import check_range
 from frontend.text.tokenizer import TextTokenizer
 from frontend.types import ModelLimits
@@ -51,7 +52,7 @@ async def prepare_embedding(
         rows = await asyncio.to_thread(_tokenize, inputs, tokenizer)
     else:
         rows = _tokenize(inputs, tokenizer)
-    _check_rows(rows, loaded.limits, is_list=not isinstance(body.input, str))
+    _check_rows(rows, loaded.limits, inputs=body.input)
     return PreparedEmbedding(model=model.name, rows=rows)
 
 
@@ -62,9 +63,9 @@ def _tokenize(inputs: Sequence[Input], tokenizer: TextTokenizer) -> list[list[in
     ]
 
 
-def _check_rows(rows: Sequence[list[int]], limits: ModelLimits, *, is_list: bool) -> None:
+def _check_rows(rows: Sequence[list[int]], limits: ModelLimits, *, inputs: Inputs) -> None:
     for index, row in enumerate(rows):
-        param = f"input[{index}]" if is_list and len(rows) > 1 else "input"
+        param = input_param("input", inputs, index)
         if len(row) > limits.max_input_len:
             raise ContextLengthExceeded(
                 param=param, num_tokens=len(row), max_tokens=limits.max_input_len

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from frontend.api.anthropic import count_message_tokens, create_message
 from frontend.api.chat import create_chat_completion
+from frontend.api.completions import create_completion
 from frontend.api.docs import HTML, get_docs, get_openapi
 from frontend.api.embeddings import create_embedding
 from frontend.api.health import METRICS_CONTENT_TYPE, get_health, get_metrics
@@ -15,6 +17,12 @@ from frontend.api.models import (
 )
 from frontend.api.native import create_batch, create_generation, stream_generation
 from frontend.api.route import Route
+from frontend.api.tokenize import (
+    detokenize,
+    get_tokenizer_info,
+    render_chat_completion,
+    tokenize,
+)
 from frontend.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
@@ -27,11 +35,14 @@ from frontend.errors import (
     ServerOverloaded,
     VariantNotFound,
 )
-from frontend.protocol.answers import chat, native, openai
+from frontend.protocol.answers import anthropic, chat, completions, native, openai, tokens
 from frontend.protocol.answers.description import OpenAPI
+from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
 from frontend.protocol.chat_request import ChatRequest
+from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
+from frontend.protocol.tokenize import DetokenizeRequest, TokenizeRequest
 
 INFERENCE_ERRORS = (
     InvalidParameter,
@@ -142,6 +153,90 @@ ROUTES: tuple[Route, ...] = (
         events=(chat.ChatCompletionChunk,),
         ends_with_done=True,
         errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/chat/completions/render",
+        render_chat_completion,
+        ("The prompt of a conversation, and its tokens.", "对话渲染成的提示词及其 token。"),
+        body=ChatRequest,
+        example={"messages": [{"role": "user", "content": QUESTION}]},
+        answers={200: tokens.RenderedPrompt},
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/completions",
+        create_completion,
+        ("Complete a text.", "续写文本。"),
+        body=CompletionRequest,
+        example={"prompt": "The capital of France is", "max_tokens": 16},
+        answers={200: completions.Completion},
+        events=(completions.CompletionChunk,),
+        ends_with_done=True,
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/tokenize",
+        tokenize,
+        ("The tokens of a text or a conversation.", "文本或对话的 token。"),
+        body=TokenizeRequest,
+        example={"prompt": "Hello, 世界"},
+        answers={200: tokens.Tokens},
+        errors=INFERENCE_ERRORS,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/detokenize",
+        detokenize,
+        ("The text of tokens.", "token 对应的文本。"),
+        body=DetokenizeRequest,
+        example={"tokens": [10, 11, 12]},
+        answers={200: tokens.Detokenized},
+        errors=(InvalidParameter, ModelNotFound),
+        is_work=True,
+    ),
+    Route(
+        "GET",
+        "/tokenizer_info",
+        get_tokenizer_info,
+        ("A model's special tokens and chat template.", "模型的特殊 token 与对话模板。"),
+        query=("model",),
+        answers={200: tokens.TokenizerInfo},
+        errors=(ModelNotFound,),
+    ),
+    Route(
+        "POST",
+        "/v1/messages",
+        create_message,
+        ("Answer a conversation, in Anthropic's shape.", "以 Anthropic 的格式回答一段对话。"),
+        body=MessagesRequest,
+        example={
+            "model": "default",
+            "max_tokens": 64,
+            "messages": [{"role": "user", "content": QUESTION}],
+        },
+        answers={200: anthropic.AnthropicMessage},
+        events=anthropic.EVENTS,
+        errors=INFERENCE_ERRORS,
+        error_shape=anthropic.AnthropicError,
+        is_work=True,
+    ),
+    Route(
+        "POST",
+        "/v1/messages/count_tokens",
+        count_message_tokens,
+        ("How many tokens a conversation has.", "一段对话的 token 数。"),
+        body=CountTokensRequest,
+        example={"model": "default", "messages": [{"role": "user", "content": QUESTION}]},
+        answers={200: anthropic.CountedTokens},
+        errors=INFERENCE_ERRORS,
+        error_shape=anthropic.AnthropicError,
         is_work=True,
     ),
     Route(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from frontend.text.detokenizer import Decoder, Detokenizer
@@ -20,23 +20,30 @@ from frontend.types import (
 class SequenceText:
     """One sequence's way from token ids to text that may be shown."""
 
-    def __init__(self, request: GenerationRequest, decoder: Decoder) -> None:
-        self._detokenizer = Detokenizer(decoder)
+    def __init__(
+        self, request: GenerationRequest, decoder: Decoder, context_token_ids: Sequence[int] = ()
+    ) -> None:
+        self._detokenizer = Detokenizer(decoder, context_token_ids)
         self._stop_matcher = StopMatcher(request.stop)
         self._stop_token_ids = frozenset(request.stop_token_ids)
+        self._shows_stop_token = request.shows_stop_token
         self._held_ids: list[int] = []  # tokens since the last chunk
         self.is_finished = False
-        self.is_stopped = False  # by a stop string
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that has ended it."""
+        return self._stop_matcher.matched
 
     def push(self, chunk: TokenChunk) -> TextChunk | None:
         """Return the text that became certain, or None when all of it is held back."""
-        chunk = self.cut_at_stop_token(chunk)
+        whole, chunk = chunk, self.cut_at_stop_token(chunk)
         text = self._detokenizer.push(chunk.token_ids) if chunk.token_ids else ""
         reason = chunk.finish_reason
         if reason:
             text += self._detokenizer.flush()
-        text, self.is_stopped = self._stop_matcher.push(text)
-        if self.is_stopped:
+        text, is_stopped = self._stop_matcher.push(text)
+        if is_stopped:
             reason = FinishReason.STOP
         elif reason:
             text += self._stop_matcher.flush()
@@ -44,13 +51,17 @@ class SequenceText:
         if not text and not reason and chunk.log_probs is None and chunk.num_cached_tokens is None:
             self._held_ids += chunk.token_ids
             return None
+        num_tokens = len(self._held_ids) + len(chunk.token_ids)
+        if self._shows_stop_token and chunk is not whole:
+            chunk = _first_tokens(whole, len(chunk.token_ids) + 1)
         token_ids = chunk.token_ids
         if self._held_ids:
             token_ids, self._held_ids = self._held_ids + token_ids, []
         return TextChunk(
             text=text,
-            num_tokens=len(token_ids),
+            num_tokens=num_tokens,
             finish_reason=reason,
+            stop_string=self.stop_string,
             sequence_index=chunk.sequence_index,
             token_ids=token_ids,
             log_probs=chunk.log_probs,
@@ -84,7 +95,7 @@ class ParsedSequence:
     @property
     def is_stopped(self) -> bool:
         """Whether a stop string has ended it."""
-        return self._text.is_stopped
+        return self._text.stop_string is not None
 
     @property
     def is_reasoning(self) -> bool:
@@ -139,6 +150,7 @@ class ParsedSequence:
             num_tokens=len(token_ids),
             num_reasoning_tokens=num_reasoning_tokens,
             finish_reason=reason,
+            stop_string=self._text.stop_string,
             sequence_index=chunk.sequence_index,
             token_ids=token_ids,
             log_probs=chunk.log_probs,

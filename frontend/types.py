@@ -63,7 +63,8 @@ class GenerationRequest:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()  # matched on text in the frontend
     end_id: int | None = None  # ends the answer; neither emitted nor counted by the engine
-    stop_token_ids: tuple[int, ...] = ()  # emitted by the engine; the frontend hides them
+    stop_token_ids: tuple[int, ...] = ()  # emitted by the engine; the frontend hides their text
+    shows_stop_token: bool = False  # the one that was met is among token_ids and log-probs
     # With sampling.num_log_probs alternatives; max_new_tokens may then be 0.
     returns_prompt_log_probs: bool = False
     # 64 bits, unsigned; cached prompt beginnings are shared with requests of the same salt only.
@@ -119,6 +120,7 @@ class TextChunk:
     num_reasoning_tokens: int = 0  # of num_tokens
     tool_calls: tuple[ToolCallDelta, ...] = ()
     finish_reason: FinishReason | None = None
+    stop_string: str | None = None  # that ended the sequence
     sequence_index: int = 0
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] | None = None

@@ -11,6 +11,7 @@ from sanic.exceptions import MethodNotAllowed as SanicMethodNotAllowed
 from sanic.exceptions import NotFound as SanicNotFound
 from sanic.exceptions import PayloadTooLarge, SanicException
 
+from frontend.api.lifecycle import record_of
 from frontend.context import context_of
 from frontend.errors import (
     BodyTooLarge,
@@ -21,10 +22,13 @@ from frontend.errors import (
     Unavailable,
 )
 from frontend.messages import Language, preferred_language
-from frontend.protocol.wire import native_error, openai_error
+from frontend.protocol.anthropic_answer import anthropic_error, anthropic_status, message_event
+from frontend.protocol.wire import native_error, openai_error, sse_event
 from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
+
+TOKENIZER_PATHS = ("/tokenize", "/detokenize", "/tokenizer_info")  # where other servers have them
 
 
 def install_error_handlers(app: Sanic[Any, Any]) -> None:
@@ -39,9 +43,10 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.values["allowed"])
+    is_anthropic = is_anthropic_surface(request)
     return HTTPResponse(
         orjson.dumps(error_body(request, error)),
-        status=error.status,
+        status=anthropic_status(type(error)) if is_anthropic else error.status,
         headers=headers,
         content_type="application/json",
     )
@@ -59,12 +64,24 @@ def report(request: Request, exc: Exception) -> ServingError:
 
 def error_body(request: Request, error: ServingError) -> dict[str, Any]:
     """The surface's own error shape, in the client's language."""
+    if is_anthropic_surface(request):
+        return anthropic_error(error, language_of(request), record_of(request).request_id)
     encode = openai_error if is_openai_surface(request) else native_error
     return encode(error, language_of(request))
 
 
+def error_event(request: Request, error: ServingError) -> bytes:
+    """An error that ends a stream, for its 200 has been sent."""
+    body = error_body(request, error)
+    return message_event(body) if is_anthropic_surface(request) else sse_event(body)
+
+
+def is_anthropic_surface(request: Request) -> bool:
+    return request.path == "/v1/messages" or request.path.startswith("/v1/messages/")
+
+
 def is_openai_surface(request: Request) -> bool:
-    return request.path.startswith("/v1/")
+    return request.path.startswith("/v1/") or request.path in TOKENIZER_PATHS
 
 
 def language_of(request: Request) -> Language:

@@ -126,6 +126,8 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
     "reasoning_effort": ("How much the model thinks first.", "模型思考的程度。"),
     "reasoning": ("How the model thinks.", "模型如何思考。"),
     "thinking": ("Whether the model thinks first.", "模型是否先思考。"),
+    "system": ("What the model is told before the conversation.", "对话之前给模型的指示。"),
+    "output_config": ("How hard the model thinks, and what it must write.", "思考强度与输出格式。"),
     "verbosity": ("How wordy the answer is.", "回答的详细程度。"),
     # the caller's own affairs
     "user": ("For the caller's own records.", "供调用方自己记录。"),
@@ -133,6 +135,12 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
     "safety_identifier": ("For the caller's own records.", "供调用方自己记录。"),
     "prompt_cache_key": ("Taken, and changes nothing.", "可传入，不起作用。"),
     "prompt_cache_retention": ("Taken, and changes nothing.", "可传入，不起作用。"),
+    "cache_control": (
+        "Taken, and not needed: every prompt's beginning is cached.",
+        "可传入，但并不需要：所有提示词的开头都会被缓存。",
+    ),
+    "context_management": ("Only what changes nothing.", "仅接受不改变上下文的设置。"),
+    "speed": ("Only `standard`.", "仅支持 `standard`。"),
     "service_tier": ("Taken, and changes nothing.", "可传入，不起作用。"),
     "store": ("Whether the answer is kept.", "是否保存回答。"),
     "priority": ("Lower is sooner.", "越小越先处理。"),
@@ -147,6 +155,11 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
     **dict.fromkeys(
         (
             "audio",
+            "container",
+            "diagnostics",
+            "inference_geo",
+            "user_profile_id",
+            "workspace_id",
             "moderation",
             "prediction",
             "prompt_cache_options",

@@ -90,6 +90,7 @@ async def _end(request: Request, response: HTTPResponse) -> None:
     record.status = response.status
     record.is_stream = str(response.content_type).startswith("text/event-stream")
     response.headers["x-request-id"] = record.request_id
+    response.headers["request-id"] = record.request_id  # where Anthropic's SDKs look for it
     if request.path.startswith("/v1/"):
         response.headers["openai-processing-ms"] = f"{record.elapsed_s() * 1000:.0f}"
         response.headers["openai-version"] = OPENAI_VERSION

@@ -18,7 +18,6 @@ from frontend.errors import BodyTooLarge, InvalidRequest, ServingError, Unsuppor
 from frontend.protocol.limits import SHOWN_AS
 
 REF = "#/components/schemas/{name}"
-TAGS = {True: "OpenAI surface", False: "Native surface"}
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, UnsupportedMediaType)
 
 Json = dict[str, Any]
@@ -41,12 +40,12 @@ def describe(routes: Sequence[Route]) -> Json:
         "info": {
             "title": "Inflight",
             "version": __version__,
-            "summary": "LLM serving, with an OpenAI-compatible surface and one of its own.",
+            "summary": "LLM serving, with OpenAI's and Anthropic's surfaces and one of its own.",
             "description": INFO,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in TAGS.values()],
+        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in routes)],
         "paths": paths,
         "components": {"schemas": components, "headers": HEADERS},
     }
@@ -63,13 +62,14 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
     english, chinese = route.summary
     operation: Json = {
         "operationId": route.name,
-        "tags": [TAGS[route.is_openai]],
+        "tags": [route.tag],
         "summary": english,
         "x-summary-zh": chinese,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in route.parameters
-        ],
+        ]
+        + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in route.query],
         "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
     }
     if route.body is not None:
@@ -114,8 +114,9 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
     kinds = (*(BODY_ERRORS if route.body else ()), *route.errors, ServingError)
     codes: dict[int, list[str]] = {}
     for kind in dict.fromkeys(kinds):
-        code = kind.code if route.is_openai else kind.native_code
-        codes.setdefault(kind.status, []).append(f"`{code}`")
+        of_status = codes.setdefault(route.status_of(kind), [])
+        if (code := f"`{route.code_of(kind)}`") not in of_status:
+            of_status.append(code)
     content = {"application/json": {"schema": ref_of[route.error_type]}}
     return {
         str(status): _response(f"An error; its code is {' or '.join(found)}.", route, content)
@@ -149,13 +150,15 @@ def _finished(schema: Any, components: Json) -> Any:
 def _add_words(schema: Json) -> None:
     """Say what each field of a request does, unless its type says so already."""
     for name, field_schema in schema["properties"].items():
-        if name in FIELD_WORDS and "description" not in field_schema:
-            english, chinese = FIELD_WORDS[name]
+        is_refused = field_schema.get("type") == "null"
+        if (name in FIELD_WORDS or is_refused) and "description" not in field_schema:
+            english, chinese = REFUSED_WORDS if is_refused else FIELD_WORDS[name]
             field_schema |= {"description": english, "x-description-zh": chinese}
 
 
+REFUSED_WORDS = ("Not supported: null only.", "不支持：只能为 null。")
 INFO = """\
-Both surfaces are served on one port. Request bodies are JSON in UTF-8, also with
+All surfaces are served on one port. Request bodies are JSON in UTF-8, also with
 `Content-Encoding: gzip` or `br`. Every answer has an `X-Request-Id`: the one that the request
 had, or a new one. Error messages are in English or Chinese, by `Accept-Language`."""
 

@@ -11,7 +11,9 @@ import msgspec
 from sanic import HTTPResponse
 
 from frontend.errors import ServingError
+from frontend.protocol.answers.anthropic import AnthropicError
 from frontend.protocol.answers.errors import NativeError, OpenAIError
+from frontend.protocol.anthropic_answer import anthropic_error_type, anthropic_status
 
 Handler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 Shape = type[msgspec.Struct]
@@ -26,6 +28,7 @@ class Route:
     body: Shape | None = None
     is_body_optional: bool = False
     example: Mapping[str, Any] | None = None  # a body that works with any model of the right kind
+    query: tuple[str, ...] = ()  # names of optional parameters behind the path
     answers: Mapping[int, Shape] = field(default_factory=dict)  # JSON, by status
     events: tuple[Shape, ...] = ()  # of the stream that it can answer with
     ends_with_done: bool = False  # after the last event there is `data: [DONE]`
@@ -41,6 +44,22 @@ class Route:
     @property
     def error_type(self) -> Shape:
         return self.error_shape or (OpenAIError if self.is_openai else NativeError)
+
+    def status_of(self, error: type[ServingError]) -> int:
+        return anthropic_status(error) if self.error_type is AnthropicError else error.status
+
+    def code_of(self, error: type[ServingError]) -> str:
+        """What the surface's answer calls the error."""
+        if self.error_type is AnthropicError:
+            return anthropic_error_type(error)
+        return error.code if self.is_openai else error.native_code
+
+    @property
+    def tag(self) -> str:
+        """The surface's name."""
+        if self.error_type is AnthropicError:
+            return "Anthropic surface"
+        return "OpenAI surface" if self.is_openai else "Native surface"
 
     @property
     def parameters(self) -> list[str]:

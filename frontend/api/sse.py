@@ -13,9 +13,8 @@ from typing import Self
 from sanic import Request
 from sanic.compat import Header
 
-from frontend.api.errors import error_body
+from frontend.api.errors import error_event
 from frontend.errors import ServingError
-from frontend.protocol.wire import sse_event
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ class KeepAlive:
 
     async def send_error(self, error: ServingError) -> None:
         """The stream's last event."""
-        await self.send(sse_event(error_body(self._request, error)))
+        await self.send(error_event(self._request, error))
 
     async def send_keep_alive(self) -> None:
         async with self._lock:

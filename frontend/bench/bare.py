@@ -15,7 +15,7 @@ import msgspec
 from frontend.bench.stats import Stream
 from triton_models.cpu.batcher import Batcher
 from triton_models.cpu.engine import EngineSettings, load_batcher
-from triton_models.cpu.request import EngineRequest, TokenEvent
+from triton_models.request import EngineRequest, TokenEvent
 
 
 class Job(msgspec.Struct, kw_only=True):

@@ -18,6 +18,10 @@ def bench_command(
     url: Annotated[
         str | None, typer.Option(help="Measure this running server; else one is started.")
     ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option(help="Measure the stack of this other checkout too; it has its own .venv."),
+    ] = None,
     engines: Annotated[
         str, typer.Option(help="Any of stack, bare, llama; measured in turns.")
     ] = ",".join(ENGINES),
@@ -45,6 +49,7 @@ def bench_command(
             engines=_engines(engines),
             streams=_streams(streams),
             url=url,
+            before=_checkout(before),
             prompt_tokens=prompt_tokens,
             max_tokens=max_tokens,
             repeats=repeats,
@@ -70,6 +75,12 @@ def _engines(text: str) -> list[str]:
         if name not in ENGINES:
             raise BenchError(f"--engines: {name!r} is not one of {', '.join(ENGINES)}")
     return [name for name in ENGINES if name in wanted]
+
+
+def _checkout(path: Path | None) -> Path | None:
+    if path is not None and not (path / ".venv/bin/python").is_file():
+        raise BenchError(f"--before: no {path}/.venv; run scripts/environment there")
+    return path
 
 
 def _streams(text: str) -> list[int]:

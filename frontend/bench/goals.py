@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from frontend.bench.options import BARE, LLAMA, STACK
+from frontend.bench.options import BARE, BEFORE, LLAMA, STACK
 from frontend.bench.stats import Figures
 
 Summary = Mapping[str, Mapping[int, Figures]]  # engine -> number of streams
+
+NOISE = 0.03  # what two runs of the same code differ by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,9 @@ class Goal:
 
 
 def evaluate(summary: Summary, prefix_speedup: float | None) -> list[Goal]:
-    """All goals of issue 2, in its order."""
+    """The project's goals; those of a change where the stack before it was measured, too."""
     return [
+        *(_unchanged_rate(summary, num_streams) for num_streams in summary.get(BEFORE, ())),
         Goal(
             name="stack at 32 streams / bare batcher at 32",
             limit=0.85,
@@ -64,6 +67,14 @@ def evaluate(summary: Summary, prefix_speedup: float | None) -> list[Goal]:
             value=prefix_speedup,
         ),
     ]
+
+
+def _unchanged_rate(summary: Summary, num_streams: int) -> Goal:
+    return Goal(
+        name=f"stack / stack before at {num_streams} streams",
+        limit=1 - NOISE,
+        value=_rate_ratio(summary, (STACK, num_streams), (BEFORE, num_streams)),
+    )
 
 
 def _find(summary: Summary, engine: str, num_streams: int) -> Figures | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STACK, BARE, LLAMA = "stack", "bare", "llama"
+BEFORE = "before"  # the stack of another checkout
 ENGINES = (STACK, BARE, LLAMA)
 
 
@@ -20,6 +21,7 @@ class Options:
     engines: list[str]
     streams: list[int]
     url: str | None
+    before: Path | None
     prompt_tokens: int
     max_tokens: int
     repeats: int

@@ -44,8 +44,13 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def serving(home: Path, model: str, *, workers: int, log: TextIO) -> Iterator[Stack]:
+def serving(
+    home: Path, model: str, *, workers: int, log: TextIO, checkout: Path | None = None
+) -> Iterator[Stack]:
     """The whole stack on free ports, until the end of the block; its messages go to `log`.
+
+    Args:
+        checkout: of the project, with an environment in .venv; None: what runs here.
 
     Raises:
         BenchError: it ended, or was not ready in time.
@@ -57,11 +62,13 @@ def serving(home: Path, model: str, *, workers: int, log: TextIO) -> Iterator[St
         "INFLIGHT_TRITON_METRICS_PORT": str(metrics_port),
         "INFLIGHT_TRITON_HTTP_PORT": str(http_port),
     }
-    command = [sys.executable, "-m", "frontend", "serve", "--host", "127.0.0.1"]
+    python = sys.executable if checkout is None else str(checkout.resolve() / ".venv/bin/python")
+    command = [python, "-m", "frontend", "serve", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--home", str(home), "--model", model]
     command += ["--workers", str(workers)]
     process = subprocess.Popen(
         command,
+        cwd=checkout,
         env=environment,
         stdout=log,
         stderr=log,

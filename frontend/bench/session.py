@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from frontend.bench import plot, report, runner, servers
 from frontend.bench.cpu_time import find_server
 from frontend.bench.goals import evaluate
 from frontend.bench.line_process import LineProcess
-from frontend.bench.options import BARE, LLAMA, STACK, BenchError, Options
+from frontend.bench.options import BARE, BEFORE, LLAMA, STACK, BenchError, Options
 from frontend.bench.prompts import Messages, PromptMaker, prompt_maker
 from frontend.bench.stats import Run, summarize
 from frontend.bench.targets import BareTarget, LoadClient, Target, llama_target, stack_target
@@ -71,13 +72,16 @@ def _start(
     options: Options, settings: Settings, stack: ExitStack, log: TextIO, terminal: Console
 ) -> tuple[list[Target], Callable[[int], PromptMaker]]:
     """Start the engines; the second value makes prompts of a length that the model counts."""
-    is_local = options.url is None or BARE in options.engines or LLAMA in options.engines
+    needs_artefact = {BARE, LLAMA} & set(options.engines) or options.before is not None
+    is_local = options.url is None or needs_artefact
     artefact = _artefact(settings) if is_local else None
     terminal.print("Starting the engines ...")
     client = LoadClient(stack.enter_context(LineProcess("frontend.bench.load")))
     targets: list[Target] = []
     if STACK in options.engines:
         targets.append(_start_stack(options, settings, stack, log, client))
+    if options.before is not None:
+        targets.append(_start_before(options.before, options, settings, stack, log, client))
     if artefact is None:
         return targets, lambda num_tokens: prompt_maker(num_tokens, _ask_length(targets[0]))
     tokenizer = TextTokenizer(artefact.path / "tokenizer")
@@ -104,6 +108,21 @@ def _start_stack(
     serving = servers.serving(settings.home, settings.model, workers=options.workers, log=log)
     running = stack.enter_context(serving)
     return stack_target(client, running.url, settings.model, running.pid)
+
+
+def _start_before(
+    checkout: Path,
+    options: Options,
+    settings: Settings,
+    stack: ExitStack,
+    log: TextIO,
+    client: LoadClient,
+) -> Target:
+    serving = servers.serving(
+        settings.home, settings.model, workers=options.workers, log=log, checkout=checkout
+    )
+    running = stack.enter_context(serving)
+    return stack_target(client, running.url, settings.model, running.pid, name=BEFORE)
 
 
 def _start_llama(

@@ -97,10 +97,12 @@ class BareTarget:
         return {"bare batcher": process_cpu_s(self._process.pid)}
 
 
-def stack_target(client: LoadClient, url: str, model: str, root_pid: int | None) -> HttpTarget:
+def stack_target(
+    client: LoadClient, url: str, model: str, root_pid: int | None, *, name: str = STACK
+) -> HttpTarget:
     """`root_pid` is None when the server's processes are not on this machine."""
     return HttpTarget(
-        STACK,
+        name,
         client=client,
         url=url,
         model=model,

@@ -15,11 +15,12 @@ from frontend.protocol.chat_messages import (
     text_of,
 )
 from frontend.protocol.extras import ExtraFields, StreamOptions
-from frontend.protocol.limits import at_least, between, entries, one_of
+from frontend.protocol.limits import Refused, at_least, between, entries, one_of
 from frontend.protocol.sampling import MAX_INT32
 from frontend.protocol.structured import ResponseFormat, only_guide, schema_guide
 from frontend.protocol.tools import (
     MAX_TOOLS,
+    TOOL_CHOICES,
     FunctionDefinition,
     NamedFunction,
     Tool,
@@ -31,16 +32,7 @@ from frontend.protocol.tools import (
 from frontend.types import Guide
 
 MAX_TOP_LOG_PROBS = 20
-REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 SERVICE_TIERS = ("auto", "default", "flex", "scale", "priority", "fast")  # we have one
-NOT_SUPPORTED = (
-    "audio",
-    "moderation",
-    "prediction",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "web_search_options",
-)
 # What the template is given by other fields, or by nobody.
 TEMPLATE_ARGUMENTS = frozenset(
     {
@@ -53,6 +45,7 @@ TEMPLATE_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask",
     }
 )
+REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
@@ -65,20 +58,19 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Annotated[int, between(0, MAX_TOP_LOG_PROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: Annotated[list[Tool], entries(0, MAX_TOOLS)] | None = None
-    tool_choice: Annotated[str, one_of("none", "auto", "required")] | ToolChoice | None = None
+    tool_choice: Annotated[str, one_of(*TOOL_CHOICES)] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[list[FunctionDefinition], entries(0, MAX_TOOLS)] | None = None
     function_call: Annotated[str, one_of("none", "auto")] | NamedFunction | None = None
     reasoning_effort: Annotated[str, one_of(*REASONING_EFFORTS)] | None = None
     verbosity: Annotated[str, one_of("low", "medium", "high")] | None = None
     modalities: list[Annotated[str, one_of("text")]] | None = None
-    # Refused, unless null.
-    audio: Any = None
-    moderation: Any = None
-    prediction: Any = None
-    prompt_cache_options: Any = None
-    prompt_cache_retention: Any = None
-    web_search_options: Any = None
+    audio: Refused = None
+    moderation: Refused = None
+    prediction: Refused = None
+    prompt_cache_options: Refused = None
+    prompt_cache_retention: Refused = None
+    web_search_options: Refused = None
     # For the caller's own records; they change nothing here.
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
@@ -98,9 +90,6 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameter("top_logprobs", "only_with", other="logprobs")
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
-        for param in NOT_SUPPORTED:
-            if getattr(self, param) is not None:
-                raise InvalidParameter(param, "not_supported")
         if self.store:
             raise InvalidParameter("store", "not_supported")
         self._check_prompt()

@@ -14,26 +14,15 @@ from typing import Annotated, Any
 
 import msgspec
 
-from frontend.errors import InvalidParameter
-from frontend.protocol.limits import (
-    NOT_EMPTY,
-    at_least,
-    between,
-    check_limits,
-    one_of,
-)
+from frontend.protocol.inputs import Input, Inputs, read_inputs
+from frontend.protocol.limits import between, check_limits, one_of
 from frontend.protocol.sampling import MAX_INT32
 
 MAX_INPUTS = 2048  # OpenAI's limit
 
-Text = Annotated[str, NOT_EMPTY]
-TokenId = Annotated[int, between(0, MAX_INT32)]
-TokenIds = Annotated[list[TokenId], at_least(1)]
-Input = str | list[int]  # a text, or token ids that are taken as they are
-
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    input: Text | Annotated[list[Text | TokenId | TokenIds], at_least(1)]
+    input: Inputs
     model: str | None = None
     dimensions: Annotated[int, between(1, MAX_INT32)] | None = None
     encoding_format: Annotated[str, one_of("float", "base64")] = "float"
@@ -52,19 +41,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         """The texts and token lists, one for each vector.
 
         Raises:
-            InvalidParameter: they are mixed, or too many.
+            InvalidParameter: one is empty, they are mixed, or too many.
         """
-        if isinstance(self.input, str):
-            return [self.input]
-        token_ids = [one for one in self.input if isinstance(one, int)]
-        if len(token_ids) == len(self.input):
-            return [token_ids]
-        inputs: list[Input] = [one for one in self.input if not isinstance(one, int)]
-        if len({type(one) for one in self.input}) > 1:
-            raise InvalidParameter("input", "wrong_type", reason="texts and token ids are mixed")
-        if len(inputs) > MAX_INPUTS:
-            raise InvalidParameter("input", "too_many", count=len(inputs), maximum=MAX_INPUTS)
-        return inputs
+        return read_inputs("input", self.input, maximum=MAX_INPUTS)
 
 
 def encode_embeddings(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, inspect
@@ -48,6 +48,7 @@ def shown_as(*types: type[msgspec.Struct]) -> Meta:
 
 SHOWN_AS = "x-shown-as"
 NOT_EMPTY = Meta(extra_json_schema={"minLength": 1})  # of a text
+Refused = Annotated[Any, Meta(extra_json_schema={"type": "null"})]  # unless null
 
 
 def check_limits(struct: msgspec.Struct, path: str = "") -> None:
@@ -79,6 +80,7 @@ _BY_TYPE = {
     inspect.StrType: str,
     inspect.ListType: list,
     inspect.DictType: dict,
+    inspect.AnyType: object,
 }
 
 
@@ -109,10 +111,13 @@ def _by_type(declared: inspect.Type) -> dict[type, _Limits]:
 
 
 def _check(param: str, value: Any, by_type: Mapping[type, _Limits]) -> None:
-    limits = by_type.get(type(value)) or (by_type.get(float) if type(value) is int else None)
+    kind = float if type(value) is int and int not in by_type else type(value)
+    limits = by_type.get(kind) or by_type.get(object)
     if limits is None:
         return
     keywords = limits.keywords
+    if keywords.get("type") == "null":
+        raise InvalidParameter(param, "not_supported")
     if "minimum" in keywords:
         check_range(param, value, keywords["minimum"], keywords["maximum"])
     if "enum" in keywords:

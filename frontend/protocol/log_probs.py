@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
+from frontend.text.detokenizer import Decoder, Detokenizer
 from frontend.types import TextChunk, TokenLogProb
 
 # What a token that was not possible at all (a guide, a ban) is shown with: JSON has no infinity.
@@ -14,6 +16,10 @@ class TokenTexts(Protocol):
     """What single tokens stand for; `text.tokenizer.TextTokenizer` knows."""
 
     def token_bytes(self, token_id: int) -> bytes: ...
+
+
+class CompletionTokens(TokenTexts, Decoder, Protocol):
+    """And what they stand for one after the other."""
 
 
 def chat_log_probs(chunk: TextChunk, tokens: TokenTexts) -> dict[str, Any] | None:
@@ -32,32 +38,76 @@ def chat_log_probs(chunk: TextChunk, tokens: TokenTexts) -> dict[str, Any] | Non
 
 
 class CompletionLogProbs:
-    """`logprobs` of a completion choice; offsets count characters from the text's start."""
+    """`logprobs` of one completion choice, piece by piece.
 
-    def __init__(self, tokens: TokenTexts) -> None:
+    A token's `text_offset` is where its text begins in the choice's text, in characters; those of a
+    character's single bytes are the character's. The token that ended the choice has no text
+    there, but an entry.
+    """
+
+    def __init__(self, tokens: CompletionTokens, *, start: int, context: Sequence[int]) -> None:
+        """
+        Args:
+            start: characters of the text before the first generated token (an echoed prompt).
+            context: the prompt's last tokens; see `Detokenizer`.
+        """
         self._tokens = tokens
-        self._offset = 0
+        self._detokenizer = Detokenizer(tokens, context)
+        self._offset = start
 
-    def encode(self, chunk: TextChunk) -> dict[str, Any] | None:
-        """For the tokens of one chunk; None when none were asked for."""
-        if chunk.log_probs is None:
-            return None
-        texts, offsets = [], []
+    def encode(self, chunk: TextChunk) -> dict[str, list[Any]]:
+        """For the tokens of one chunk."""
+        offsets = []
         for token_id in chunk.token_ids:
-            text = _text(token_id, self._tokens)
-            texts.append(text)
             offsets.append(self._offset)
-            self._offset += len(text)
-        tops = chunk.top_log_probs or [[] for _ in chunk.token_ids]
+            self._offset += len(self._detokenizer.push([token_id]))
+        log_probs, tops = chunk.log_probs or [], chunk.top_log_probs or [[]] * len(offsets)
+        return self._encode(chunk.token_ids, log_probs, tops, offsets)
+
+    def encode_prompt(
+        self,
+        token_ids: list[int],
+        log_probs: list[float],
+        top_log_probs: list[list[TokenLogProb]] | None,
+        offsets: list[int],
+    ) -> dict[str, list[Any]]:
+        """For an echoed prompt: nothing comes before its first token that could foretell it.
+
+        Args:
+            log_probs: one for each token; the first counts for nothing.
+            top_log_probs: of the second token and on.
+        """
+        tops = [[], *(top_log_probs or [[]] * (len(token_ids) - 1))]
+        encoded = self._encode(token_ids, log_probs, tops, list(offsets))
+        encoded["token_logprobs"][0] = encoded["top_logprobs"][0] = None
+        return encoded
+
+    def _encode(
+        self,
+        token_ids: list[int],
+        log_probs: list[float],
+        tops: list[list[TokenLogProb]],
+        offsets: list[int],
+    ) -> dict[str, list[Any]]:
+        chosen = [
+            TokenLogProb(token_id=token_id, log_prob=log_prob)
+            for token_id, log_prob in zip(token_ids, log_probs, strict=True)
+        ]
         return {
-            "tokens": texts,
-            "token_logprobs": [_finite(log_prob) for log_prob in chunk.log_probs],
+            "tokens": [_text(token_id, self._tokens) for token_id in token_ids],
+            "token_logprobs": [_finite(one.log_prob) for one in chosen],
             "top_logprobs": [
-                {_text(one.token_id, self._tokens): _finite(one.log_prob) for one in top}
-                for top in tops
+                self._encode_top([*top, one]) for top, one in zip(tops, chosen, strict=True)
             ],
             "text_offset": offsets,
         }
+
+    def _encode_top(self, candidates: list[TokenLogProb]) -> dict[str, float]:
+        """The best ones and the chosen one; of several with one text the best."""
+        encoded: dict[str, float] = {}
+        for one in candidates:
+            encoded.setdefault(_text(one.token_id, self._tokens), _finite(one.log_prob))
+        return encoded
 
 
 def _entry(token_id: int, log_prob: float, tokens: TokenTexts) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 
@@ -71,7 +72,9 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 def schema_guide(schema: dict[str, Any]) -> Guide:
-    return Guide(type=GuideType.JSON_SCHEMA, text=orjson.dumps(schema).decode())
+    # not by orjson: a bound of a number may have more than 64 bits
+    text = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+    return Guide(type=GuideType.JSON_SCHEMA, text=text)
 
 
 def only_guide(guides: list[tuple[str, Guide]]) -> tuple[str, Guide] | None:

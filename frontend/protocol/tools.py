@@ -12,6 +12,9 @@ from frontend.protocol.parse import check_choice
 from frontend.text.tool_parsers.forced import named_tool_schema, required_tools_schema
 
 MAX_TOOLS = 128  # OpenAI's limit
+TOOL_CHOICES = ("none", "auto", "required")
+
+FunctionType = Annotated[str, one_of("function")]
 
 
 class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +25,7 @@ class FunctionDefinition(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Tool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: Annotated[str, one_of("function")]
+    type: FunctionType
     function: FunctionDefinition
 
 
@@ -31,7 +34,7 @@ class NamedFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class AllowedTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    type: Annotated[str, one_of("function")]
+    type: FunctionType
     function: NamedFunction
 
 
@@ -59,7 +62,7 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     id: str
     index: int | None = None  # from those who put streamed deltas together; it says nothing new
-    type: Annotated[str, one_of("function")] = "function"
+    type: FunctionType = "function"
     function: FunctionCall
 
 

@@ -29,21 +29,22 @@ class UsageCounter:
 
     def __init__(self, *, num_prompt_tokens: int) -> None:
         self._num_prompt_tokens = num_prompt_tokens
-        self._num_cached_tokens = 0
+        self._num_cached_tokens: dict[int, int] = {}  # prompt's index -> its tokens
         self._num_tokens = 0
         self._num_reasoning_tokens = 0
 
-    def add(self, chunk: TextChunk) -> None:
+    def add(self, chunk: TextChunk, *, prompt_index: int = 0) -> None:
         self._num_tokens += chunk.num_tokens
         self._num_reasoning_tokens += chunk.num_reasoning_tokens
         if chunk.num_cached_tokens is not None:
-            self._num_cached_tokens = max(self._num_cached_tokens, chunk.num_cached_tokens)
+            known = self._num_cached_tokens.get(prompt_index, 0)
+            self._num_cached_tokens[prompt_index] = max(known, chunk.num_cached_tokens)
 
     def encode(self) -> dict[str, Any]:
         usage = Usage(prompt_tokens=self._num_prompt_tokens, completion_tokens=self._num_tokens)
         return {
             **encode_usage(usage),
-            "prompt_tokens_details": {"cached_tokens": self._num_cached_tokens},
+            "prompt_tokens_details": {"cached_tokens": sum(self._num_cached_tokens.values())},
             "completion_tokens_details": {"reasoning_tokens": self._num_reasoning_tokens},
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 REPLACEMENT = "\ufffd"
@@ -40,10 +40,15 @@ class Detokenizer:
     Tokens are taken one by one, so that the text does not depend on how they arrive.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoder, context: Sequence[int] = ()) -> None:
+        """
+        Args:
+            context: tokens that stand before the text, of which nothing is given out: the last ones
+                of a prompt that is continued.
+        """
         self._decoder = decoder
-        self._prefix: list[int] = []  # the last tokens whose text has been given out
-        self._prefix_text = ""
+        self._prefix = list(context)  # the last tokens whose text has been given out
+        self._prefix_text = decoder.decode(self._prefix) if context else ""
         self._held: list[int] = []  # those after them; their text ends in mid-character
         self._num_shown = 0  # characters of the held tokens' text that have been given out
         self._num_unfinished = 0  # held tokens since a character was last finished

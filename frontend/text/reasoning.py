@@ -5,6 +5,7 @@ Knows nothing about tool calls but the markers that end a thought which the mode
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, Protocol
@@ -13,6 +14,8 @@ from frontend.text.tool_parsers import deepseek, harmony
 from frontend.text.tool_parsers.scanner import Reading, Scanner
 
 THINK, THINK_END = "<think>", "</think>"
+# Variables that chat templates read; not a message's key, a text or an attribute of that name.
+_SWITCH = re.compile(r"(?<![\w.'\"<])(?:enable_thinking|thinking)(?![\w'\">])")
 
 
 class ReasonedText(NamedTuple):
@@ -215,6 +218,8 @@ REASONING_PARSERS: dict[str, Callable[[str], ReasoningParser]] = {
     "glm45": _think_parser("<tool_call>"),
     "gpt_oss": _harmony_parser,
 }
+# Those of models that think between <think> and </think>.
+THINK_PARSERS = REASONING_PARSERS.keys() - {"gpt_oss"}
 
 
 def reasoning_parser(name: str, prompt: str) -> ReasoningParser:
@@ -258,3 +263,12 @@ def detect_reasoning(chat_template: str) -> str | None:
     if "<arg_key>" in chat_template:
         return "glm45"
     return "qwen3" if "<tool_call>" in chat_template else "deepseek_r1"
+
+
+def has_thinking_switch(chat_template: str) -> bool:
+    """Whether a variable turns the thinking on and off.
+
+    It is `enable_thinking` for Qwen3 and GLM-4.5, `thinking` for DeepSeek-V3.1 and Granite.
+    """
+    code = "".join(re.findall(r"{[%{].*?[%}]}", chat_template, re.DOTALL))
+    return _SWITCH.search(code) is not None

@@ -13,16 +13,18 @@ class StopMatcher:
     def __init__(self, stop: tuple[str, ...]) -> None:
         self._stop = stop
         self._held = ""
+        self.matched: str | None = None  # the stop string that was found
 
     def push(self, text: str) -> tuple[str, bool]:
         """Return the text that may be shown now, and whether a stop string was found."""
         if not self._stop:
             return text, False
         text = self._held + text
-        found = [(start + len(s), start) for s in self._stop if (start := text.find(s)) >= 0]
+        found = [(start + len(s), start, s) for s in self._stop if (start := text.find(s)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)[1]], True
+            _, start, self.matched = min(found)
+            return text[:start], True
         num_held = max(_overlap(text, s) for s in self._stop)
         self._held = text[len(text) - num_held :]
         return text[: len(text) - num_held], False

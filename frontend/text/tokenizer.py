@@ -53,6 +53,30 @@ class TextTokenizer:
         token_ids: list[int] = encoded[0].ids
         return token_ids
 
+    def encode_with_offsets(
+        self, text: str, *, add_special_tokens: bool
+    ) -> tuple[list[int], list[int]]:
+        """The same, and where in `text` each token begins, in characters.
+
+        Tokens that are parts of one character begin where it does; one that was added begins
+        behind those before it.
+        """
+        encoded = self._backend.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+        starts, end = [], 0
+        for start, token_end in encoded.offsets:
+            starts.append(start if token_end else end)
+            end = max(end, token_end)
+        return encoded.ids, starts
+
+    def token_strings(self, token_ids: Sequence[int]) -> list[str]:
+        """The vocabulary's own words for tokens; "" for one that it has none for."""
+        return [self._backend.id_to_token(token_id) or "" for token_id in token_ids]
+
+    @property
+    def special_tokens(self) -> dict[str, str]:
+        """By their roles: bos_token, eos_token and so on."""
+        return dict(self._fast.special_tokens_map)
+
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         text: str = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
         return text

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.e2e.stack import Stack
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_the_benchmark_measures_a_running_server(stack: Stack, home: Path, tmp_path: Path) -> None:
     figures, picture = tmp_path / "figures.json", tmp_path / "figures.svg"
@@ -32,3 +34,21 @@ def test_the_benchmark_measures_a_running_server(stack: Stack, home: Path, tmp_p
     assert None in goals.values()  # the other engines were not measured
     assert picture.read_text().startswith("<svg")
     assert "not measured" in done.stdout
+
+
+def test_the_benchmark_measures_another_checkout_in_turns(
+    stack: Stack, home: Path, tmp_path: Path
+) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "frontend", "bench", "--url", stack.url, "--home", str(home)]
+    command += ["--engines", "stack", "--before", str(ROOT), "--streams", "2", "--repeats", "1"]
+    command += ["--max-tokens", "8", "--json", str(figures)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(figures.read_text())
+    assert {name: one["2"]["errors"] for name, one in measured["summary"].items()} == {
+        "stack": [],
+        "before": [],
+    }
+    goals = {goal["name"]: goal["value"] for goal in measured["goals"]}
+    assert goals["stack / stack before at 2 streams"] > 0

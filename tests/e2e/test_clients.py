@@ -45,6 +45,9 @@ def test_the_openai_sdk_before_version_1_works(
     check_answers(found["plain"], found["stream"])
     assert found["error"] == {"status": 400, "param": "messages"}
     assert MODEL in found["models"]
+    completed = found["completed"]
+    assert completed["text"] == "The capital of France is" + completed["streamed"]
+    assert completed["first_log_prob"] is None
 
 
 def test_the_helpers_of_the_openai_sdk_work(

@@ -26,6 +26,10 @@ def test_langchain_works(
         "text": "It is sunny in Paris.",
     }
     assert found["refused"] == "top_p"
+    completed = found["completed"]
+    assert len(set(completed["texts"])) == 2
+    assert completed["streamed"] == completed["texts"]
+    assert completed["usage"]["completion_tokens"] == 24
 
 
 def test_pydantic_ai_works(

@@ -26,6 +26,8 @@ def publish_model(
     kind: str = "cpu",
     chat_template: str | None = CHAT_TEMPLATE,
     other_eos_ids: tuple[int, ...] = (),
+    bos_id: int | None = None,
+    fill_in_middle: str | None = None,
 ) -> Artefact:
     """Publish a model with a byte-level tokenizer; its size is 4.2 GB in its manifest."""
     tokenizer: Tokenizer = byte_level_tokenizer()
@@ -45,7 +47,12 @@ def publish_model(
         files=describe_files(built),
         size_bytes=4_200_000_000,
         limits=Limits(max_seq_len=2048, max_input_len=2047, vocab_size=1000),
-        tokens=SpecialTokens(bos_id=None, eos_ids=[end_id, *other_eos_ids], pad_id=None),
+        tokens=SpecialTokens(
+            bos_id=bos_id,
+            eos_ids=[end_id, *other_eos_ids],
+            pad_id=None,
+            fill_in_middle=fill_in_middle,
+        ),
         created="2026-01-01T00:00:00+00:00",
         memory_bytes=3_800_000_000,
     )

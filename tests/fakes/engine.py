@@ -39,7 +39,7 @@ class Step:
     after_s: float = 0.0
     error: Exception | None = None  # raised in place of tokens
     num_cached_tokens: int | None = None
-    # One for each of token_ids; given to requests that want them.
+    # One for each of token_ids; given to requests that want them. None: made up.
     log_probs: list[float] | None = None
     top_log_probs: list[list[TokenLogProb]] | None = None
     is_alone: bool = False  # comes as a chunk of its own even if others are ready
@@ -166,6 +166,7 @@ def _recorded(record: StreamRecord) -> Iterator[None]:
 async def _play(request: GenerationRequest, script: Script) -> AsyncGenerator[TokenChunk, None]:
     room = request.max_new_tokens
     due_at = time.monotonic()
+    is_first = True
     steps = deque(script.steps or [Step()])
     while steps:
         ready = [steps.popleft()]
@@ -184,7 +185,9 @@ async def _play(request: GenerationRequest, script: Script) -> AsyncGenerator[To
         elif not steps:
             chunk = replace(chunk, finish_reason=script.finish_reason)
         for index in range(request.num_sequences):
-            yield replace(chunk, sequence_index=index)
+            scored = _score_prompt(chunk, request) if is_first and index == 0 else chunk
+            yield replace(scored, sequence_index=index)
+        is_first = False
         if chunk.finish_reason:
             return
 
@@ -200,14 +203,50 @@ def _merge(steps: list[Step], room: int, request: GenerationRequest) -> TokenChu
     token_ids = [token_id for step in steps for token_id in step.token_ids]
     cached = next((s.num_cached_tokens for s in steps if s.num_cached_tokens is not None), None)
     num_top = request.sampling.num_log_probs
-    log_probs = [one for step in steps for one in step.log_probs or ()][:room]
-    tops = [top[:num_top] for step in steps for top in step.top_log_probs or ()][:room]
     return TokenChunk(
         token_ids=token_ids[:room],
         num_cached_tokens=cached,
-        log_probs=None if num_top is None else log_probs,
-        top_log_probs=tops if num_top else None,
+        log_probs=None if num_top is None else _log_probs(steps)[:room],
+        top_log_probs=_top_log_probs(steps, num_top)[:room] if num_top else None,
     )
+
+
+def _log_probs(steps: list[Step]) -> list[float]:
+    return [
+        log_prob
+        for step in steps
+        for log_prob in step.log_probs or [log_prob_of(token_id) for token_id in step.token_ids]
+    ]
+
+
+def _top_log_probs(steps: list[Step], num_top: int) -> list[list[TokenLogProb]]:
+    return [
+        top[:num_top]
+        for step in steps
+        for top in step.top_log_probs or [_top(num_top) for _ in step.token_ids]
+    ]
+
+
+def log_prob_of(token_id: int) -> float:
+    """What every token's log-prob is here, wherever it stands; exact in binary."""
+    return -1.0 - (token_id % 8) / 8
+
+
+def _score_prompt(chunk: TokenChunk, request: GenerationRequest) -> TokenChunk:
+    if not request.returns_prompt_log_probs:
+        return chunk
+    _, *rest = request.prompt_token_ids
+    num_top = request.sampling.num_log_probs
+    return replace(
+        chunk,
+        prompt_log_probs=[0.0, *(log_prob_of(token_id) for token_id in rest)],
+        prompt_top_log_probs=[_top(num_top) for _ in rest] if num_top else None,
+    )
+
+
+def _top(num_top: int) -> list[TokenLogProb]:
+    """The letters from "A" on, each less likely than the one before it."""
+    return [TokenLogProb(token_id=32 + i, log_prob=-0.25 * (i + 1)) for i in range(num_top)]
 
 
 def one_token_a_step(

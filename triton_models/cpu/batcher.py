@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from triton_models.contract import FinishReason
 from triton_models.cpu import sampler
 from triton_models.cpu.blocks import BlockPool
-from triton_models.cpu.errors import EngineClosedError, PromptTooLongError, QueueFullError
 from triton_models.cpu.log_probs import PromptLogProbsCollector
 from triton_models.cpu.model import Model, Span
 from triton_models.cpu.prefix_cache import PrefixCache
-from triton_models.cpu.request import EngineRequest, PromptLogProbs, TokenEvent
 from triton_models.cpu.sampler import Sampled
 from triton_models.cpu.scheduler import Chunk, Scheduler
 from triton_models.cpu.sequence import RequestState, Sequence
+from triton_models.errors import EngineClosedError, PromptTooLongError, QueueFullError
+from triton_models.request import EngineRequest, PromptLogProbs, TokenEvent
 
 logger = logging.getLogger(__name__)
 

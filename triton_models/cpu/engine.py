@@ -1,14 +1,12 @@
 """Puts the engine together: an artefact's directory and a few numbers become a running Batcher.
 
-`EngineSettings.from_parameters` reads the parameters of config.pbtxt; other callers (the benchmark)
-construct it themselves.
+In Triton the settings are the parameters of config.pbtxt; the benchmark has an artefact's.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +38,6 @@ class EngineSettings:
     stats_check_period_ms: int = 50
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> EngineSettings:
-        """Raises ValueError with the name of a parameter that is missing or not of its type."""
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            if field.name not in parameters:
-                raise ValueError(f"parameter {field.name} is missing")
-            text = parameters[field.name]
-            try:
-                values[field.name] = _PARSERS[str(field.type)](text)
-            except (KeyError, ValueError) as exc:
-                raise ValueError(f"parameter {field.name}: {text!r}") from exc
-        return cls(**values)
-
-    @classmethod
     def from_artefact(cls, artefact_dir: Path, **overrides: Any) -> EngineSettings:
         """Limits from the artefact's manifest.json, the rest from the defaults or `overrides`."""
         manifest = json.loads((artefact_dir / "manifest.json").read_text(encoding="utf-8"))
@@ -62,13 +46,6 @@ class EngineSettings:
 
 
 _LIMITS = ("max_seq_len", "max_input_len", "vocab_size")
-
-_PARSERS: dict[str, Callable[[str], Any]] = {
-    "int": int,
-    "str": str,
-    "Path": Path,
-    "bool": {"true": True, "false": False}.__getitem__,
-}
 
 
 def load_batcher(settings: EngineSettings) -> Batcher:

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Seq
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.cpu.request import PromptLogProbs
+from triton_models.request import PromptLogProbs
 
 Logits = NDArray[np.float32]
 

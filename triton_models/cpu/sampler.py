@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.cpu.log_probs import Logits, log_sum_exp, top_indices
-from triton_models.cpu.request import SamplingParams
 from triton_models.cpu.sequence import Sequence
+from triton_models.request import SamplingParams
 
 # probabilities, relative to the largest, at which to look for the tokens that top-k or top-p keep;
 # sorting these few instead of the whole vocabulary gives the same result

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from triton_models.cpu.log_probs import PromptLogProbsCollector
 from triton_models.cpu.prefix_cache import ROOT
-from triton_models.cpu.request import EngineRequest, Guide, SequenceStats
+from triton_models.request import EngineRequest, Guide, SequenceStats
 
 
 @dataclass(slots=True, eq=False)

@@ -15,10 +15,10 @@ from typing import Protocol
 from triton_models.channel import Channel
 from triton_models.contract import FinishReason
 from triton_models.cpu.batcher import Batcher
-from triton_models.cpu.encoder import ResponseEncoder
-from triton_models.cpu.errors import EngineClosedError, EngineError
-from triton_models.cpu.request import Guide, TokenEvent
-from triton_models.cpu.wire import Tensors, WireRequest, decode, is_stop
+from triton_models.encoder import ResponseEncoder
+from triton_models.errors import EngineClosedError, EngineError
+from triton_models.request import Guide, TokenEvent
+from triton_models.wire import Tensors, WireRequest, decode, is_stop
 
 logger = logging.getLogger(__name__)
 

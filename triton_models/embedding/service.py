@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.cpu.errors import EngineError, InvalidArgumentError, PromptTooLongError
 from triton_models.embedding.encoder import Encoder, Row
+from triton_models.errors import EngineError, InvalidArgumentError, PromptTooLongError
 
 logger = logging.getLogger(__name__)
 

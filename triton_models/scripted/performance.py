@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.contract import FinishReason
-from triton_models.cpu.errors import EngineError
-from triton_models.cpu.request import NO_END_ID, PromptLogProbs, SequenceStats, TokenEvent
-from triton_models.cpu.wire import WireRequest
+from triton_models.errors import EngineError
+from triton_models.request import NO_END_ID, PromptLogProbs, SequenceStats, TokenEvent
 from triton_models.scripted.script import PlannedLogProbs, Take
+from triton_models.wire import WireRequest
 
 # What a script does not say: the chosen token is likely, its alternatives are less and less so
 LIKELY, UNLIKELY = -0.125, -4.0
@@ -114,12 +114,18 @@ class _Sequence:
         return num_tokens >= self._scenario.error_after or self._next_token_id() is None
 
     def _next_token_id(self) -> int | None:
-        """None: the answer is over. A request that must not end hears the script again."""
+        """None: the answer is over.
+
+        A request that must not end hears a token that it stops at, or else the script again.
+        """
         request, num_tokens = self._request, len(self._token_ids)
         if num_tokens >= len(self._script):
             must_go_on = request.end_id == NO_END_ID or num_tokens < request.sampling.min_tokens
             if not self._script or self._scenario.finish == "length" or not must_go_on:
                 return None
+            for word in request.stop_words:
+                if len(word) == 1 and num_tokens >= request.sampling.min_tokens:
+                    return word[0]
         token_id = self._script[num_tokens % len(self._script)]
         return None if token_id == request.end_id else token_id
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from triton_models.channel import Channel
-from triton_models.cpu.encoder import ResponseEncoder
-from triton_models.cpu.errors import EngineClosedError, EngineError, PromptTooLongError
-from triton_models.cpu.request import TokenEvent
-from triton_models.cpu.wire import Tensors, WireRequest, decode, is_stop
+from triton_models.encoder import ResponseEncoder
+from triton_models.errors import EngineClosedError, EngineError, PromptTooLongError
+from triton_models.request import TokenEvent
 from triton_models.scripted.performance import Performance
 from triton_models.scripted.script import Script, Take
+from triton_models.wire import Tensors, WireRequest, decode, is_stop
 
 logger = logging.getLogger(__name__)
 

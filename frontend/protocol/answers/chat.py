@@ -74,13 +74,14 @@ class ChatChoice(Answer):
     token_ids: list[int] | UnsetType = UNSET
 
 
-class ChatCompletion(Answer):
+class ChatCompletion(Answer, kw_only=True):
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     system_fingerprint: str
     choices: list[ChatChoice]
+    service_tier: Literal["default"] | UnsetType = UNSET
     usage: ChatUsage
     prompt_token_ids: list[int] | UnsetType = UNSET
 
@@ -126,4 +127,5 @@ class ChatCompletionChunk(Answer):
     model: str
     system_fingerprint: str
     choices: list[ChunkChoice]
+    service_tier: Literal["default"] | UnsetType = UNSET
     usage: ChatUsage | UnsetType | None = UNSET

@@ -55,6 +55,10 @@ def test_an_unknown_variant_names_the_variants_there_are() -> None:
         ('sha256 = "b', 'sha256 = "x', r"at `source.sha256`"),
         ("eos_ids = [2, 0]", "eos_ids = []", "tokens.eos_ids is empty"),
         ("eos_ids = [2, 0]", 'eos_ids = ["a"]', r"at `tokens.eos_ids\[0\]`"),
+        *(
+            ("pad_id = 2", f"pad_id = 2\nfill_in_middle = '{form}'", "tokens.fill_in_middle must")
+            for form in ("<pre>{prefix}", "{prefix}{suffix}{}", "{prefix}{suffix}{", "{a}{suffix}")
+        ),
         ('default_variant = "q8_0"', 'default_variant = "q1"', "q1 is not among its variants"),
         ("[variants.f16]", '[variants."../f16"]', "cannot be the name of a model or a variant"),
         ('name = "smollm2', 'name = "smollm3', "the file's name says smollm2-135m-instruct"),
@@ -70,6 +74,13 @@ def test_a_bad_spec_is_refused_with_its_file_and_key(
         read_spec(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_spec_may_say_how_the_model_fills_in_the_middle(tmp_path: Path) -> None:
+    form = "<PRE>{prefix}<SUF>{suffix}<MID>"
+    text = GOOD.replace("pad_id = 2", f'pad_id = 2\nfill_in_middle = "{form}"')
+    assert read_spec(write_spec(tmp_path, text)).tokens.fill_in_middle == form
+    assert load_spec("smollm2-135m-instruct").tokens.fill_in_middle is None
 
 
 def test_a_missing_spec_file_is_an_error_of_the_spec(tmp_path: Path) -> None:

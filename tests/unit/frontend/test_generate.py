@@ -14,12 +14,26 @@ from frontend.prepare import PreparedRequest
 from frontend.types import (
     FinishReason,
     GenerationRequest,
+    SamplingParams,
     TextChunk,
     TokenChunk,
     TokenLogProb,
 )
-from tests.fakes.engine import Ending, FakeEngine, Script, Step, one_token_a_step
-from tests.fakes.tokenizers import END_OF_TURN, byte_level_tokenizer, id_of, text_tokenizer
+from tests.fakes.engine import (
+    Ending,
+    FakeEngine,
+    Script,
+    Step,
+    log_prob_of,
+    one_token_a_step,
+)
+from tests.fakes.tokenizers import (
+    END_OF_TURN,
+    byte_level_tokenizer,
+    id_of,
+    sentencepiece_tokenizer,
+    text_tokenizer,
+)
 
 TOKENIZER = byte_level_tokenizer()
 TEXT_TOKENIZER = text_tokenizer()
@@ -46,6 +60,8 @@ def make_request(
     *,
     stop: tuple[str, ...] = (),
     stop_token_ids: tuple[int, ...] = (),
+    shows_stop_token: bool = False,
+    num_log_probs: int | None = None,
     max_new_tokens: int = 1000,
     num_sequences: int = 1,
 ) -> GenerationRequest:
@@ -57,6 +73,8 @@ def make_request(
         num_sequences=num_sequences,
         stop=stop,
         stop_token_ids=stop_token_ids,
+        shows_stop_token=shows_stop_token,
+        sampling=SamplingParams(num_log_probs=num_log_probs),
     )
 
 
@@ -315,3 +333,34 @@ class _Canned(FakeEngine):
     async def stream(self, request: GenerationRequest):  # type: ignore[no-untyped-def]
         for chunk in self._chunks:
             yield replace(chunk)
+
+
+async def test_a_stop_token_that_is_to_be_shown_is_told_with_its_log_prob() -> None:
+    request = make_request(stop_token_ids=(END_ID,), shows_stop_token=True, num_log_probs=1)
+    steps = [Step(token_ids=[*ids_of("hi"), END_ID, *ids_of("more")])]
+    (chunk,) = await run(make_engine(Script(steps=steps)), request)
+    assert (chunk.text, chunk.finish_reason) == ("hi", FinishReason.STOP)
+    assert chunk.token_ids == [*ids_of("hi"), END_ID]
+    assert chunk.num_tokens == 2
+    assert chunk.log_probs == [log_prob_of(one) for one in chunk.token_ids]
+    assert chunk.top_log_probs is not None
+    assert len(chunk.top_log_probs) == 3
+
+
+async def test_the_tokens_of_text_that_was_held_back_come_with_it() -> None:
+    chunks = await run(answering("a你b"), make_request())
+    assert [chunk.token_ids for chunk in chunks if chunk.text] == [
+        ids_of("a"), ids_of("你"), ids_of("b"),
+    ]  # fmt: skip
+
+
+async def test_a_bare_prompts_last_word_and_the_answers_first_keep_their_space() -> None:
+    tokenizer = sentencepiece_tokenizer()
+    words = [id_of(tokenizer, word) for word in ("▁hello", "▁world")]
+    text_tokens = text_tokenizer(tokenizer)
+    engine = make_engine(Script(steps=[Step(token_ids=words[1:])]))
+    plain = PreparedRequest(
+        generation=make_request(), tokenizer=text_tokens, decoder=text_tokens, fingerprint=""
+    )
+    for one, text in ((plain, "world"), (replace(plain, context_token_ids=(words[0],)), " world")):
+        assert text_of([chunk async for chunk in generate(one, engine)]) == text

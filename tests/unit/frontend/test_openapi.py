@@ -61,7 +61,7 @@ def test_every_route_is_described(route: Route) -> None:
     assert ("requestBody" in found) == (route.body is not None)
     assert {"500"} < found["responses"].keys()
     parameters = {parameter["name"] for parameter in found["parameters"]}
-    assert parameters == set(re.findall(r"<(\w+)>", route.path))
+    assert parameters == {*re.findall(r"<(\w+)>", route.path), *route.query}
 
 
 def test_operations_have_ids_of_their_own() -> None:

@@ -13,7 +13,7 @@ from frontend.errors import (
 )
 from frontend.triton.failures import error_of_message, error_of_status
 from frontend.triton.grpc_status import GrpcCode, GrpcStatus
-from triton_models.cpu import errors as engine
+from triton_models import errors as engine
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from triton_models.cpu.batcher import Batcher, BatcherLimits
 from triton_models.cpu.model import Span
-from triton_models.cpu.request import EngineRequest, TokenEvent
+from triton_models.request import EngineRequest, TokenEvent
 
 VOCAB_SIZE = 97
 BLOCK_SIZE = 4

@@ -21,8 +21,8 @@ from tests.unit.triton_models.fake_model import (
 )
 from triton_models.contract import FinishReason
 from triton_models.cpu.batcher import Batcher
-from triton_models.cpu.errors import EngineClosedError, PromptTooLongError, QueueFullError
-from triton_models.cpu.request import EngineRequest, Guide, SamplingParams
+from triton_models.errors import EngineClosedError, PromptTooLongError, QueueFullError
+from triton_models.request import EngineRequest, Guide, SamplingParams
 
 SAMPLED = SamplingParams(top_p=1.0, seed=5)
 

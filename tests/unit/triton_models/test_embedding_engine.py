@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from build_engines.bert_ir import build_graph
 from tests.fakes.bert import TINY, random_weights, reference_embedding
-from triton_models.cpu.errors import EngineError, InvalidArgumentError
 from triton_models.embedding.batches import Batch, plan_batches
 from triton_models.embedding.encoder import Row, SentenceEncoder
 from triton_models.embedding.service import EmbeddingService, EmbeddingSettings, decode_rows
+from triton_models.errors import EngineError, InvalidArgumentError
 
 SETTINGS = EmbeddingSettings(artefact_dir=Path("/a"), max_input_len=8, vocab_size=50)
 

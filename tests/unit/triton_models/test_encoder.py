@@ -6,8 +6,8 @@ import numpy as np
 
 from tests.unit.triton_models.test_wire import read
 from triton_models.contract import CPU_EXTRA_OUTPUTS, OUTPUTS, FinishReason
-from triton_models.cpu.encoder import ResponseEncoder
-from triton_models.cpu.request import PromptLogProbs, SequenceStats, TokenEvent
+from triton_models.encoder import ResponseEncoder
+from triton_models.request import PromptLogProbs, SequenceStats, TokenEvent
 
 STATS = SequenceStats(
     num_cached_tokens=64,

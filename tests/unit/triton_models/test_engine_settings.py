@@ -14,6 +14,7 @@ from tests.unit.triton_models.fake_model import FakeModel, make_batcher
 from tests.unit.triton_models.test_contract import ARTEFACT
 from triton_models.cpu.engine import EngineSettings
 from triton_models.cpu.metrics import GAUGES, gauge_values
+from triton_models.parameters import parse_parameters
 from triton_models.render import defaults, render_config
 
 
@@ -35,7 +36,7 @@ def test_defaults_are_the_same_with_and_without_a_configuration() -> None:
         max_input_len=8191,
         vocab_size=49152,
     )
-    assert EngineSettings.from_parameters(parameters()) == direct
+    assert parse_parameters(EngineSettings, parameters()) == direct
     own = {field.name: getattr(direct, field.name) for field in fields(direct)}
     assert defaults("cpu").items() <= own.items()
 
@@ -50,14 +51,14 @@ def test_limits_come_from_the_manifest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["many", ""])
 def test_a_bad_parameter_is_named(value: str) -> None:
     with pytest.raises(ValueError, match="parameter kv_cache_bytes"):
-        EngineSettings.from_parameters(parameters() | {"kv_cache_bytes": value})
+        parse_parameters(EngineSettings, parameters() | {"kv_cache_bytes": value})
 
 
 def test_a_missing_parameter_is_named() -> None:
     given = parameters()
     del given["enable_kv_cache_reuse"]
     with pytest.raises(ValueError, match="enable_kv_cache_reuse is missing"):
-        EngineSettings.from_parameters(given)
+        parse_parameters(EngineSettings, given)
 
 
 def test_every_gauge_has_a_value() -> None:

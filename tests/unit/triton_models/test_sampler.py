@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from triton_models.cpu import sampler
 from triton_models.cpu.log_probs import top_indices
-from triton_models.cpu.request import EngineRequest, SamplingParams
 from triton_models.cpu.sequence import RequestState, Sequence
+from triton_models.request import EngineRequest, SamplingParams
 
 VOCAB_SIZE = 50
 

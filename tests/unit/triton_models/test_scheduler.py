@@ -8,9 +8,9 @@ import pytest
 from tests.unit.triton_models.fake_model import BLOCK_SIZE
 from triton_models.cpu.blocks import BlockPool
 from triton_models.cpu.prefix_cache import PrefixCache
-from triton_models.cpu.request import EngineRequest
 from triton_models.cpu.scheduler import Chunk, Scheduler
 from triton_models.cpu.sequence import RequestState, Sequence
+from triton_models.request import EngineRequest
 
 
 def make_scheduler(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from triton_models.contract import FinishReason
-from triton_models.cpu.request import NO_END_ID, SamplingParams, TokenEvent
-from triton_models.cpu.wire import WireRequest
+from triton_models.request import NO_END_ID, SamplingParams, TokenEvent
 from triton_models.scripted.performance import LIKELY, Performance, ScriptedError
 from triton_models.scripted.script import PlannedLogProbs, Scenario, Take
+from triton_models.wire import WireRequest
 
 END_ID = 2
 
@@ -89,6 +89,12 @@ def test_without_an_end_id_the_script_is_said_again() -> None:
     request = replace(REQUEST, end_id=NO_END_ID, max_new_tokens=5)
     responses = all_responses(perform(((10, 11),), request))
     assert tokens_and_reason(responses) == ([10, 11, 10, 11, 10], FinishReason.LENGTH)
+
+
+def test_without_an_end_id_a_stop_word_of_one_token_is_said_at_the_end() -> None:
+    request = replace(REQUEST, end_id=NO_END_ID, stop_words=((7, 8), (END_ID,)))
+    responses = all_responses(perform(((10, 11),), request))
+    assert tokens_and_reason(responses) == ([10, 11, END_ID], FinishReason.STOP_WORD)
 
 
 def test_min_tokens_are_said() -> None:

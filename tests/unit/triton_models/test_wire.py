@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from triton_models.contract import CPU_EXTRA_INPUTS, INPUTS
-from triton_models.cpu.errors import InvalidArgumentError, UnsupportedTensorError
-from triton_models.cpu.wire import WireRequest, decode, decode_words, is_stop
+from triton_models.errors import InvalidArgumentError, UnsupportedTensorError
+from triton_models.wire import WireRequest, decode, decode_words, is_stop
 
 VOCAB_SIZE = 100
 NUMPY = {

@@ -16,6 +16,7 @@ import triton_python_backend_utils as pb_utils
 from triton_models.cpu.engine import EngineSettings, load_batcher, load_guides
 from triton_models.cpu.metrics import GAUGES, gauge_values
 from triton_models.cpu.service import Service
+from triton_models.parameters import parse_parameters
 from triton_models.triton_channel import TritonChannel
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class TritonPythonModel:
         """Loads the artefact that the parameters name."""
         config = json.loads(args["model_config"])
         parameters = {k: v["string_value"] for k, v in config["parameters"].items()}
-        settings = EngineSettings.from_parameters(parameters)
+        settings = parse_parameters(EngineSettings, parameters)
         batcher = load_batcher(settings)
         self._service = Service(
             batcher,

@@ -10,9 +10,9 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from triton_models.cpu.errors import EngineError
 from triton_models.embedding.encoder import SentenceEncoder
 from triton_models.embedding.service import EmbeddingService, EmbeddingSettings
+from triton_models.errors import EngineError
 from triton_models.parameters import parse_parameters
 
 IR_FILE = "openvino_model.xml"

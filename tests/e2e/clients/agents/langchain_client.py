@@ -1,7 +1,4 @@
-"""LangChain's ChatOpenAI: answers, tools, structured output.
-
-Its settings have the names that API.md promises.
-"""
+"""LangChain's ChatOpenAI and OpenAI, with the names of their settings that API.md promises."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ from typing import Any, Literal
 import openai
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAI
 from pydantic import BaseModel
 
+MODEL = "smollm2-135m-instruct"
 QUESTION = "What is the capital of France?"
 
 
@@ -51,6 +49,17 @@ def structured(model: ChatOpenAI, method: str) -> dict[str, Any]:
     return {"type": type(answer["parsed"]).__name__, "error": str(answer["parsing_error"])}
 
 
+def completed(model: OpenAI) -> dict[str, Any]:
+    """By OpenAI, which sends bare texts, several in one request."""
+    prompts = ["The capital of France is", "One, two, three,"]
+    result = model.generate(prompts)
+    return {
+        "texts": [generations[0].text for generations in result.generations],
+        "usage": (result.llm_output or {})["token_usage"],
+        "streamed": ["".join(model.stream(prompt)) for prompt in prompts],
+    }
+
+
 def refused(model: ChatOpenAI) -> str | None:
     try:
         model.invoke(QUESTION, top_p=2)
@@ -67,7 +76,8 @@ def main() -> None:
         "temperature": 0,
         "max_tokens": 48,
     }
-    model = ChatOpenAI(model_name="smollm2-135m-instruct", **settings)
+    model = ChatOpenAI(model_name=MODEL, **settings)
+    short = {**settings, "max_tokens": 12}
     plain = model.invoke(QUESTION)
     chunks = list(model.stream(QUESTION, stream_usage=True))
     found = {
@@ -86,6 +96,7 @@ def main() -> None:
         "async_text": asyncio.run(model.ainvoke(QUESTION)).content,
         "structured": {m: structured(model, m) for m in ("json_schema", "function_calling")},
         "agent": agent(ChatOpenAI(model_name=scripted_model, **settings)),
+        "completed": completed(OpenAI(model_name=MODEL, **short)),
         "refused": refused(model),
     }
     sys.stdout.write(json.dumps(found))

@@ -14,6 +14,17 @@ MODEL = "smollm2-135m-instruct"
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 
 
+def completed() -> dict[str, object]:
+    fields = {"model": MODEL, "prompt": "The capital of France is", "max_tokens": 12}
+    plain = openai.Completion.create(**fields, temperature=0, logprobs=1, echo=True)
+    chunks = openai.Completion.create(**fields, temperature=0, stream=True)
+    return {
+        "text": plain.choices[0].text,
+        "first_log_prob": plain.choices[0].logprobs.token_logprobs[0],
+        "streamed": "".join(chunk["choices"][0]["text"] for chunk in chunks),
+    }
+
+
 def main() -> None:
     openai.api_base = sys.argv[1]
     openai.api_key = "any-key"
@@ -40,6 +51,7 @@ def main() -> None:
             "usage": plain.usage.to_dict(),
         },
         "stream": {"text": "".join(texts), "num_events": len(texts), "finish_reason": reason},
+        "completed": completed(),
         "error": error,
         "models": [model.id for model in openai.Model.list().data],
     }

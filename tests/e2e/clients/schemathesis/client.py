@@ -1,6 +1,7 @@
 """Run schemathesis on a server's own description; writes what it did as JSON.
 
-Arguments: the server's URL, cases an operation, the most tokens to ask for, models by path (JSON).
+Arguments: the server's URL, phases, cases an operation, the most tokens to ask for, and models by
+path as JSON.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    url, num_examples, max_tokens, models = sys.argv[1:]
+    url, phases, num_examples, max_tokens, models = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [
             sys.executable, "-m", "schemathesis.cli",
             "--config-file", str(HERE / "schemathesis.toml"), "--no-color",
             "run", f"{url}/openapi.json", "--seed", str(SEED), "--generation-database", "none",
+            "--phases", phases,
             "--max-examples", num_examples, "--no-shrink",
             "--report", "json", "--report-json-path", str(report),
         ]  # fmt: skip

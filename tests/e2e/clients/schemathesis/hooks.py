@@ -17,14 +17,21 @@ MAX_SEQUENCES = 4
 MAX_INT32 = 2**31 - 1
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 SEQUENCES = ("n", "best_of")
+GENERATING = {
+    "/api/v1/batch/generate": "max_tokens",  # of each of its requests
+    "/api/v1/generate": "max_tokens",
+    "/api/v1/generate/stream": "max_tokens",
+    "/v1/chat/completions": "max_tokens",
+    "/v1/completions": "max_tokens",
+    "/v1/messages": "max_tokens",
+    "/v1/responses": "max_output_tokens",
+}
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    bodies = [case.body]
-    if isinstance(case.body, dict) and isinstance(case.body.get("requests"), list):
-        bodies += case.body["requests"]
-    for body in bodies:
+    is_batch = isinstance(case.body, dict) and isinstance(case.body.get("requests"), list)
+    for body in case.body["requests"] if is_batch else [case.body]:
         if isinstance(body, dict):
             _bound(body, case.path)
 
@@ -41,5 +48,5 @@ def _bound(body: dict[str, Any], path: str) -> None:
             value = body.get(name)
             if isinstance(value, int) and maximum < value <= largest:
                 body[name] = maximum
-    if "messages" in body or "prompt" in body:
-        body.setdefault("max_tokens", MAX_TOKENS)
+    if path in GENERATING and body.get(GENERATING[path]) is None:
+        body[GENERATING[path]] = MAX_TOKENS

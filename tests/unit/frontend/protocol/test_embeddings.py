@@ -13,10 +13,10 @@ import pytest
 from frontend.errors import InvalidRequest
 from frontend.protocol.embeddings import (
     EmbeddingRequest,
-    Input,
     encode_embeddings,
     shorten,
 )
+from frontend.protocol.inputs import Input
 from frontend.protocol.parse import parse_body
 
 

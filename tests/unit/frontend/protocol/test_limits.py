@@ -6,7 +6,15 @@ import msgspec
 import pytest
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.limits import NOT_EMPTY, at_least, between, check_limits, entries, one_of
+from frontend.protocol.limits import (
+    NOT_EMPTY,
+    Refused,
+    at_least,
+    between,
+    check_limits,
+    entries,
+    one_of,
+)
 
 
 class Limited(msgspec.Struct, kw_only=True, rename={"renamed": "wire_name"}):
@@ -18,6 +26,7 @@ class Limited(msgspec.Struct, kw_only=True, rename={"renamed": "wire_name"}):
     rows: list[Annotated[list[Annotated[int, between(0, 9)]], at_least(1)]] | None = None
     renamed: Annotated[int, between(0, 1)] | msgspec.UnsetType = msgspec.UNSET
     free: Any = None
+    refused: Refused = None
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,7 @@ def test_what_is_within_the_limits_passes(fields: dict[str, Any]) -> None:
         ({"numbers": {"k": 2}}, "numbers.k", "out_of_range", {"maximum": 1}),
         ({"rows": [[1], []]}, "rows[1]", "empty", {}),
         ({"rows": [[1], [2, 10]]}, "rows[1][1]", "out_of_range", {"value": 10}),
+        ({"refused": {}}, "refused", "not_supported", {}),
         ({"renamed": 2}, "wire_name", "out_of_range", {"value": 2}),
     ],
 )

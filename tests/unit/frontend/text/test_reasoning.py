@@ -11,6 +11,7 @@ from frontend.text.reasoning import (
     REASONING_PARSERS,
     ReasoningParser,
     detect_reasoning,
+    has_thinking_switch,
     reasoning_at_start,
     reasoning_parser,
 )
@@ -152,3 +153,19 @@ def test_time_is_linear_in_the_text(text: str, size: int) -> None:
             parser.push(output[index : index + size])
         parser.flush()
         assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("template", "has_switch"),
+    [
+        ("{%- if enable_thinking is defined and enable_thinking is false %}x{% endif %}", True),
+        ("{% if not thinking is defined %}{% set thinking = false %}{% endif %}", True),
+        ("{{ '<think>' if thinking else '' }}", True),
+        ("{% if message.thinking %}{{ message['thinking'] }}{{ '<thinking>' }}{% endif %}", False),
+        ("enable_thinking is a word of the text", False),
+        ("{{ '<think>' }}", False),
+        ("", False),
+    ],
+)
+def test_a_switch_is_a_variable_that_the_template_reads(template: str, has_switch: bool) -> None:
+    assert has_thinking_switch(template) is has_switch

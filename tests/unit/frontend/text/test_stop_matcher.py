@@ -96,3 +96,15 @@ def test_what_flush_has_given_is_not_given_again() -> None:
     matcher.push("EN")
     assert matcher.flush() == "EN"
     assert matcher.flush() == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "matched"), [("a two", "two"), ("ENDED", "END"), ("one, tw", None), ("", None)]
+)
+def test_the_stop_string_that_was_found_is_told(text: str, matched: str | None) -> None:
+    for pieces in ([text], list(text)):
+        matcher = StopMatcher(("two", "END", "ENDED", "six"))
+        for piece in pieces:
+            if matcher.push(piece)[1]:
+                break
+        assert matcher.matched == matched

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.contract import FinishReason
-from triton_models.cpu.request import SequenceStats, TokenEvent
-from triton_models.cpu.wire import WireRequest
+from triton_models.request import SequenceStats, TokenEvent
+from triton_models.wire import WireRequest
 
 Outputs = dict[str, NDArray[Any]]
 
