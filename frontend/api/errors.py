@@ -12,6 +12,7 @@ from sanic.exceptions import NotFound as SanicNotFound
 from sanic.exceptions import PayloadTooLarge, SanicException
 
 from frontend.api.lifecycle import record_of
+from frontend.api.surfaces import Surface, surface_of
 from frontend.context import context_of
 from frontend.errors import (
     BodyTooLarge,
@@ -28,8 +29,6 @@ from frontend.telemetry.requests import current_request
 
 logger = logging.getLogger(__name__)
 
-TOKENIZER_PATHS = ("/tokenize", "/detokenize", "/tokenizer_info")  # where other servers have them
-
 
 def install_error_handlers(app: Sanic[Any, Any]) -> None:
     app.exception(Exception)(answer_error)
@@ -43,7 +42,7 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.values["allowed"])
-    is_anthropic = is_anthropic_surface(request)
+    is_anthropic = surface_of(request.path) is Surface.ANTHROPIC
     return HTTPResponse(
         orjson.dumps(error_body(request, error)),
         status=anthropic_status(type(error)) if is_anthropic else error.status,
@@ -64,24 +63,21 @@ def report(request: Request, exc: Exception) -> ServingError:
 
 def error_body(request: Request, error: ServingError) -> dict[str, Any]:
     """The surface's own error shape, in the client's language."""
-    if is_anthropic_surface(request):
-        return anthropic_error(error, language_of(request), record_of(request).request_id)
-    encode = openai_error if is_openai_surface(request) else native_error
-    return encode(error, language_of(request))
+    language = language_of(request)
+    match surface_of(request.path):
+        case Surface.ANTHROPIC:
+            return anthropic_error(error, language, record_of(request).request_id)
+        case Surface.OPENAI:
+            return openai_error(error, language)
+        case Surface.NATIVE:
+            return native_error(error, language)
 
 
 def error_event(request: Request, error: ServingError) -> bytes:
     """An error that ends a stream, for its 200 has been sent."""
     body = error_body(request, error)
-    return message_event(body) if is_anthropic_surface(request) else sse_event(body)
-
-
-def is_anthropic_surface(request: Request) -> bool:
-    return request.path == "/v1/messages" or request.path.startswith("/v1/messages/")
-
-
-def is_openai_surface(request: Request) -> bool:
-    return request.path.startswith("/v1/") or request.path in TOKENIZER_PATHS
+    is_anthropic = surface_of(request.path) is Surface.ANTHROPIC
+    return message_event(body) if is_anthropic else sse_event(body)
 
 
 def language_of(request: Request) -> Language:

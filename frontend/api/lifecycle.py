@@ -14,6 +14,7 @@ from sanic.http import Http
 
 from frontend.api.cors import add_cors_headers, is_preflight, preflight_answer
 from frontend.api.route import Handler
+from frontend.api.surfaces import Surface, surface_of
 from frontend.context import context_of
 from frontend.errors import MethodNotAllowed
 from frontend.telemetry.requests import RequestRecord, current_request
@@ -91,7 +92,7 @@ async def _end(request: Request, response: HTTPResponse) -> None:
     record.is_stream = str(response.content_type).startswith("text/event-stream")
     response.headers["x-request-id"] = record.request_id
     response.headers["request-id"] = record.request_id  # where Anthropic's SDKs look for it
-    if request.path.startswith("/v1/"):
+    if surface_of(request.path) is Surface.OPENAI:
         response.headers["openai-processing-ms"] = f"{record.elapsed_s() * 1000:.0f}"
         response.headers["openai-version"] = OPENAI_VERSION
     add_cors_headers(request, response)

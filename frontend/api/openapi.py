@@ -14,6 +14,7 @@ import msgspec
 from frontend import __version__
 from frontend.api.field_words import FIELD_WORDS
 from frontend.api.route import Route, Shape
+from frontend.api.surfaces import Surface
 from frontend.errors import BodyTooLarge, InvalidRequest, ServingError, UnsupportedMediaType
 from frontend.protocol.limits import SHOWN_AS
 
@@ -45,7 +46,7 @@ def describe(routes: Sequence[Route]) -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name} for name in dict.fromkeys(route.tag for route in routes)],
+        "tags": [{"name": surface.value} for surface in Surface],
         "paths": paths,
         "components": {"schemas": components, "headers": HEADERS},
     }
@@ -55,14 +56,14 @@ def _shapes(route: Route) -> Iterable[Shape]:
     yield from (route.body,) if route.body else ()
     yield from route.answers.values()
     yield from route.events
-    yield route.error_type
+    yield route.error_shape
 
 
 def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
     english, chinese = route.summary
     operation: Json = {
         "operationId": route.name,
-        "tags": [route.tag],
+        "tags": [route.surface.value],
         "summary": english,
         "x-summary-zh": chinese,
         "parameters": [
@@ -98,7 +99,7 @@ def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 
 def _stream_schema(route: Route, ref_of: dict[Shape, Json]) -> Json:
-    shapes = [ref_of[shape] for shape in (*route.events, route.error_type)]
+    shapes = [ref_of[shape] for shape in (*route.events, route.error_shape)]
     data: Json = {"contentMediaType": "application/json", "contentSchema": {"anyOf": shapes}}
     if route.ends_with_done:
         data = {"anyOf": [data, {"const": "[DONE]", "description": "After the last event."}]}
@@ -117,7 +118,7 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
         of_status = codes.setdefault(route.status_of(kind), [])
         if (code := f"`{route.code_of(kind)}`") not in of_status:
             of_status.append(code)
-    content = {"application/json": {"schema": ref_of[route.error_type]}}
+    content = {"application/json": {"schema": ref_of[route.error_shape]}}
     return {
         str(status): _response(f"An error; its code is {' or '.join(found)}.", route, content)
         for status, found in sorted(codes.items())
@@ -126,7 +127,8 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 
 def _response(description: str, route: Route, content: Json) -> Json:
-    names = ["X-Request-Id", *(("OpenAI-Processing-Ms", "OpenAI-Version") * route.is_openai)]
+    is_openai = route.surface is Surface.OPENAI
+    names = ["X-Request-Id", *(("OpenAI-Processing-Ms", "OpenAI-Version") * is_openai)]
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"description": description, "headers": headers, "content": dict(content)}
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sanic import HTTPResponse
 
+from frontend.api.surfaces import Surface, surface_of
 from frontend.errors import ServingError
 from frontend.protocol.answers.anthropic import AnthropicError
 from frontend.protocol.answers.errors import NativeError, OpenAIError
@@ -17,6 +18,12 @@ from frontend.protocol.anthropic_answer import anthropic_error_type, anthropic_s
 
 Handler = Callable[..., Coroutine[Any, Any, HTTPResponse | None]]
 Shape = type[msgspec.Struct]
+
+ERROR_SHAPES: dict[Surface, Shape] = {
+    Surface.OPENAI: OpenAIError,
+    Surface.ANTHROPIC: AnthropicError,
+    Surface.NATIVE: NativeError,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +41,24 @@ class Route:
     ends_with_done: bool = False  # after the last event there is `data: [DONE]`
     media: str | None = None  # an answer that is neither: its content type
     errors: tuple[type[ServingError], ...] = ()  # beyond those of any body, and 500
-    error_shape: Shape | None = None  # None: that of the surface
     is_work: bool = False  # counts as an active connection while it runs
 
     @property
-    def is_openai(self) -> bool:
-        return self.path.startswith("/v1/")
+    def surface(self) -> Surface:
+        return surface_of(self.path)
 
     @property
-    def error_type(self) -> Shape:
-        return self.error_shape or (OpenAIError if self.is_openai else NativeError)
+    def error_shape(self) -> Shape:
+        return ERROR_SHAPES[self.surface]
 
     def status_of(self, error: type[ServingError]) -> int:
-        return anthropic_status(error) if self.error_type is AnthropicError else error.status
+        return anthropic_status(error) if self.surface is Surface.ANTHROPIC else error.status
 
     def code_of(self, error: type[ServingError]) -> str:
         """What the surface's answer calls the error."""
-        if self.error_type is AnthropicError:
+        if self.surface is Surface.ANTHROPIC:
             return anthropic_error_type(error)
-        return error.code if self.is_openai else error.native_code
-
-    @property
-    def tag(self) -> str:
-        """The surface's name."""
-        if self.error_type is AnthropicError:
-            return "Anthropic surface"
-        return "OpenAI surface" if self.is_openai else "Native surface"
+        return error.code if self.surface is Surface.OPENAI else error.native_code
 
     @property
     def parameters(self) -> list[str]:

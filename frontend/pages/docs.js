@@ -13,7 +13,7 @@ const WORDS = {
     optional: "可以不带请求体", failed: "无法读取接口描述：",
   },
 };
-const TAGS_ZH = { "OpenAI surface": "OpenAI 接口", "Native surface": "原生接口" };
+const TAGS_ZH = { "OpenAI surface": "OpenAI 接口", "Anthropic surface": "Anthropic 接口", "Native surface": "原生接口" };
 
 const remembered = (key) => { try { return localStorage.getItem(key); } catch { return null; } };
 const remember = (key, value) => { try { localStorage.setItem(key, value); } catch { /* private */ } };

@@ -259,7 +259,8 @@ def parse_events(body: bytes) -> list[Any]:
     """The events of an SSE body; comments are left out, [DONE] stays as a text."""
     assert body.endswith(b"\n\n")
     blocks = [block for block in body.decode().split("\n\n") if block]
-    payloads = [block.removeprefix("data: ") for block in blocks if not block.startswith(":")]
+    lines = [line for block in blocks for line in block.split("\n")]
+    payloads = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
     return [payload if payload == "[DONE]" else json.loads(payload) for payload in payloads]
 
 

@@ -30,6 +30,10 @@ CHAT_FIELDS = """
 NATIVE_FIELDS = (
     "prompt model max_tokens temperature stream apply_chat_template top_p top_k stop seed"
 )
+ANTHROPIC_FIELDS = """
+    model messages system tools tool_choice thinking output_config cache_control metadata
+    max_tokens stop_sequences temperature top_p top_k stream service_tier
+"""
 EMBEDDING_FIELDS = "model input dimensions encoding_format user"
 
 
@@ -73,6 +77,7 @@ def test_operations_have_ids_of_their_own() -> None:
     ("path", "fields"),
     [
         ("/v1/chat/completions", CHAT_FIELDS),
+        ("/v1/messages", ANTHROPIC_FIELDS),
         ("/v1/embeddings", EMBEDDING_FIELDS),
         ("/api/v1/generate", NATIVE_FIELDS),
         ("/api/v1/generate/stream", NATIVE_FIELDS),
@@ -140,6 +145,15 @@ def test_what_the_errors_say_is_in_the_surface_own_shape() -> None:
     native = operation("/api/v1/generate")["responses"]["400"]["content"]["application/json"]
     assert native["schema"] == {"$ref": "#/components/schemas/NativeError"}
     assert "`model_not_loaded`" in answers["503"]["description"]
+
+
+def test_anthropics_errors_have_its_shape_its_types_and_its_status() -> None:
+    answers = operation("/v1/messages")["responses"]
+    assert {"200", "400", "404", "413", "415", "500", "503", "529"} == answers.keys()
+    schema = answers["529"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/AnthropicError"}
+    assert "`overloaded_error`" in answers["529"]["description"]
+    assert operation("/v1/messages")["tags"] == ["Anthropic surface"]
 
 
 def test_streams_are_described_event_by_event() -> None:

@@ -25,11 +25,14 @@ def ids_of(text: str) -> list[int]:
     return TOKENIZER.encode(text, add_special_tokens=False)
 
 
-def script(text: str, size: int) -> Script:
+def script(text: str, size: int, *, num_cached_tokens: int) -> Script:
     ids = ids_of(text)
     pieces = [ids[i : i + size] for i in range(0, len(ids), size)]
     return Script(
-        steps=[Step(token_ids=piece, is_alone=True, num_cached_tokens=3) for piece in pieces]
+        steps=[
+            Step(token_ids=piece, is_alone=True, num_cached_tokens=num_cached_tokens)
+            for piece in pieces
+        ]
     )
 
 
@@ -37,7 +40,9 @@ def engine_saying(thought: str, answer: str, *, size: int = 1) -> FakeEngine:
     """Says the thought to the first request, and the answer to the second."""
 
     def say(request: GenerationRequest) -> Script:
-        return script(answer if request.request_id != "r" else thought, size)
+        if request.request_id == "r":
+            return script(thought, size, num_cached_tokens=3)
+        return script(answer, size, num_cached_tokens=50)
 
     engine = FakeEngine(say)
     engine.load("m")

@@ -1,7 +1,7 @@
 """Run schemathesis on a server's own description; writes what it did as JSON.
 
-Arguments: the server's URL, phases, cases an operation, the most tokens to ask for, and models by
-path as JSON.
+Arguments: the server's URL, the most tokens to ask for, models by path as JSON; then options of
+`schemathesis run`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    url, phases, num_examples, max_tokens, models = sys.argv[1:]
+    url, max_tokens, models, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [
             sys.executable, "-m", "schemathesis.cli",
             "--config-file", str(HERE / "schemathesis.toml"), "--no-color",
             "run", f"{url}/openapi.json", "--seed", str(SEED), "--generation-database", "none",
-            "--phases", phases,
-            "--max-examples", num_examples, "--no-shrink",
+            "--no-shrink", *options,
             "--report", "json", "--report-json-path", str(report),
         ]  # fmt: skip
         environment = {

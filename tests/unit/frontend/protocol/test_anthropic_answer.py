@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -23,6 +26,7 @@ from frontend.errors import (
     UnsupportedMediaType,
 )
 from frontend.messages import Language
+from frontend.protocol.answers.anthropic import EVENTS, AnthropicMessage
 from frontend.protocol.anthropic_answer import (
     PING,
     MessageEncoder,
@@ -85,6 +89,14 @@ async def events_of(name: str) -> list[bytes]:
 @pytest.mark.parametrize("name", STREAMS)
 async def test_streams_are_the_golden_ones(name: str, golden: Golden) -> None:
     golden.check(f"anthropic/{name}.sse", b"".join(await events_of(name)))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_answers_are_what_the_description_says(name: str) -> None:
+    msgspec.convert(await encoder().encode(chunks_of(name)), AnthropicMessage)
+    event: Any = functools.reduce(operator.or_, EVENTS)
+    for block in b"".join(await events_of(name)).decode().split("\n\n")[:-1]:
+        msgspec.json.decode(block.partition("data: ")[2], type=event)
 
 
 @pytest.mark.parametrize("name", STREAMS)
