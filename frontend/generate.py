@@ -49,9 +49,8 @@ async def generate(
 
 
 def _new_sequence(prepared: PreparedRequest) -> SequenceText | ParsedSequence:
-    if prepared.new_parser is None:
-        return SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
-    return ParsedSequence(prepared.generation, prepared.decoder, prepared.new_parser())
+    text = SequenceText(prepared.generation, prepared.decoder, prepared.context_token_ids)
+    return text if prepared.new_parser is None else ParsedSequence(text, prepared.new_parser())
 
 
 async def _generate_late(
@@ -92,9 +91,8 @@ class _AnswerStart:
     def __init__(self, prepared: PreparedRequest, late: LateGuide) -> None:
         assert prepared.new_parser is not None, "what is guided late is parsed before"
         self._prepared, self._late = prepared, late
-        self._sequence = ParsedSequence(
-            prepared.generation, prepared.decoder, prepared.new_parser()
-        )
+        text = SequenceText(prepared.generation, prepared.decoder)
+        self._sequence = ParsedSequence(text, prepared.new_parser())
         self._token_ids: list[int] = []
         self._num_thought = 0  # the first tokens of them
         self._num_given_out = 0  # in chunks, as the next one

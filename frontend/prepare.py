@@ -39,7 +39,7 @@ class PreparedRequest:
     fingerprint: str  # changes when what answers changes
     new_parser: NewParser | None = None  # None: an answer is nothing but text
     prompt_text: str = ""  # what was tokenized; empty where the client sent token ids
-    # The last of a bare prompt, whose text the answer's goes on; see `Detokenizer`.
+    # The last of a prompt whose text the answer's goes on, a bare one say; see `Detokenizer`.
     context_token_ids: tuple[int, ...] = ()
     late_guide: LateGuide | None = None  # with one sequence and a parser
 
@@ -132,6 +132,7 @@ async def prepare_chat(
         new_parser=reading.new_parser,
         late_guide=reading.late_guide,
         prompt_text=text,
+        context_token_ids=text_context(token_ids) if body.continue_final_message else (),
     )
 
 

@@ -37,7 +37,6 @@ from frontend.errors import (
 )
 from frontend.protocol.answers import anthropic, chat, completions, native, openai, tokens
 from frontend.protocol.answers.description import OpenAPI
-from frontend.protocol.answers.errors import OpenAIError
 from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
@@ -189,7 +188,6 @@ ROUTES: tuple[Route, ...] = (
         example={"prompt": "Hello, 世界"},
         answers={200: tokens.Tokens},
         errors=INFERENCE_ERRORS,
-        error_shape=OpenAIError,
         is_work=True,
     ),
     Route(
@@ -201,7 +199,6 @@ ROUTES: tuple[Route, ...] = (
         example={"tokens": [10, 11, 12]},
         answers={200: tokens.Detokenized},
         errors=(InvalidParameter, ModelNotFound),
-        error_shape=OpenAIError,
         is_work=True,
     ),
     Route(
@@ -212,7 +209,6 @@ ROUTES: tuple[Route, ...] = (
         query=("model",),
         answers={200: tokens.TokenizerInfo},
         errors=(ModelNotFound,),
-        error_shape=OpenAIError,
     ),
     Route(
         "POST",

@@ -85,8 +85,8 @@ class ParsedSequence:
     Takes tokens one by one, so that those of the reasoning are counted exactly.
     """
 
-    def __init__(self, request: GenerationRequest, decoder: Decoder, parser: OutputParser) -> None:
-        self._text = SequenceText(request, decoder)
+    def __init__(self, text: SequenceText, parser: OutputParser) -> None:
+        self._text = text
         self._parser = parser
         self._held_ids: list[int] = []  # tokens since the last chunk
         self._num_reasoning_tokens = 0  # of them

@@ -18,6 +18,7 @@ from frontend.api.surfaces import Surface
 from frontend.errors import BodyTooLarge, InvalidRequest, ServingError, UnsupportedMediaType
 from frontend.protocol.limits import SHOWN_AS
 
+ANSWER = "The answer."
 REF = "#/components/schemas/{name}"
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, UnsupportedMediaType)
 
@@ -86,11 +87,11 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:
     found = {
-        str(status): _response("An answer.", route, {"application/json": {"schema": ref_of[shape]}})
+        str(status): _response(ANSWER, route, {"application/json": {"schema": ref_of[shape]}})
         for status, shape in route.answers.items()
     }
     if route.events or route.media:
-        done = found.setdefault("200", _response("An answer.", route, {}))
+        done = found.setdefault("200", _response(ANSWER, route, {}))
         if route.events:
             done["content"]["text/event-stream"] = {"schema": _stream_schema(route, ref_of)}
         if route.media:
@@ -120,7 +121,10 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
             of_status.append(code)
     content = {"application/json": {"schema": ref_of[route.error_shape]}}
     return {
-        str(status): _response(f"An error; its code is {' or '.join(found)}.", route, content)
+        str(status): {
+            **_response(f"An error; its code is {' or '.join(found)}.", route, content),
+            "x-description-zh": f"错误，其代码为 {' 或 '.join(found)}。",
+        }
         for status, found in sorted(codes.items())
         if status not in route.answers
     }

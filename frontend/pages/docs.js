@@ -34,6 +34,9 @@ function make(tag, attributes, ...children) {
   return node;
 }
 
+/** Text in which what stands between backticks is code. */
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? make("code", {}, part) : part));
+
 const nameOf = (schema) => schema.$ref && schema.$ref.split("/").pop();
 const resolve = (schema) => (schema.$ref ? description.components.schemas[nameOf(schema)] : schema);
 const inWords = (item, key) => (language === "zh" && item[`x-${key}-zh`]) || item[key] || "";
@@ -89,7 +92,7 @@ function fieldRow(name, schema, isRequired, seen) {
     make("td", {}, make("span", { class: isRequired ? "name required" : "name" }, name)),
     make("td", {}, make("code", {}, typeText(schema)),
       ...limits.map((text) => make("div", { class: "dim" }, text))),
-    make("td", {}, inWords(schema, "description"), ...inner.map((one) => typeDetails(one, seen))));
+    make("td", {}, ...withCode(inWords(schema, "description")), ...inner.map((one) => typeDetails(one, seen))));
 }
 
 function fieldTable(schema, seen) {
@@ -105,7 +108,7 @@ function typeDetails(schema, seen) {
   details.addEventListener("toggle", () => {
     if (details.open && details.children.length === 1) {
       const type = resolve(schema);
-      if (type.description) details.append(make("div", { class: "dim" }, type.description));
+      if (type.description) details.append(make("div", { class: "dim" }, ...withCode(type.description)));
       details.append(fieldTable(type, [...seen, name]));
     }
   });
@@ -138,7 +141,7 @@ function answerRow(status, answer) {
     return [make("div", { class: "dim" }, label), ...types];
   });
   return make("tr", {}, make("td", {}, make("span", { class: "name" }, status)),
-    make("td", {}, ...shown), make("td", {}, answer.description || ""));
+    make("td", {}, ...shown), make("td", {}, ...withCode(inWords(answer, "description"))));
 }
 
 function operationSection(path, method, operation) {
@@ -153,14 +156,17 @@ function operationSection(path, method, operation) {
     section.append(make("h4", {}, `${words("request")} · ${nameOf(schema)}${note}`),
       fieldTable(resolve(schema), [nameOf(schema)]));
   }
-  section.append(make("h4", {}, words("answers")), make("table", {},
+  section.append(make("h4", {}, words("answers")), make("table", { class: "answers" },
     ...Object.entries(operation.responses).map(([status, answer]) => answerRow(status, answer))));
   return section;
 }
 
+/** In the order of their tags, as the contents list them. */
 function allOperations() {
-  return Object.entries(description.paths).flatMap(([path, methods]) =>
+  const all = Object.entries(description.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ path, method, operation })));
+  return description.tags.flatMap(({ name }) =>
+    all.filter(({ operation }) => operation.tags[0] === name));
 }
 
 function show() {

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
+from frontend.routes import ROUTES
 from tests.e2e.stack import Stack, eventually
 
 FLAGS = (
@@ -113,3 +114,44 @@ def test_the_fetch_loop_of_the_api_reads_every_token(page: ClientConnection, sta
         assert "".join(event["token"] for event in parsed) == plain["text"]
         assert [event["finished"] for event in parsed] == [False] * (len(parsed) - 1) + [True]
         assert parsed[-1]["usage"] == plain["usage"]
+
+
+def show(page: ClientConnection, url: str) -> None:
+    page.send(json.dumps({"id": 2, "method": "Page.navigate", "params": {"url": url}}))
+    while json.loads(page.recv(timeout=60)).get("id") != 2:
+        pass
+
+
+def count(page: ClientConnection, selector: str) -> int:
+    found = evaluate(page, f"(async () => document.querySelectorAll({selector!r}).length)()")
+    assert isinstance(found, int)
+    return found
+
+
+def test_the_page_of_the_description_shows_all_of_it(page: ClientConnection, stack: Stack) -> None:
+    show(page, f"{stack.url}/docs")
+    eventually(lambda: count(page, "section") == len(ROUTES))
+    assert count(page, "nav a") == len(ROUTES)
+    # the policy lets its own style in
+    style = "(async () => getComputedStyle(document.querySelector('header')).position)()"
+    assert evaluate(page, style) == "sticky"
+
+    typed = """(async () => {
+      const filter = document.getElementById('filter');
+      filter.value = 'guided_grammar';
+      filter.dispatchEvent(new Event('input'));
+      return [...document.querySelectorAll('section')].map((one) => one.id).join(' ');
+    })()"""
+    assert "post_v1_chat_completions" in evaluate(page, typed).split()
+    assert "get_health" not in evaluate(page, typed).split()
+
+    click = "(async () => { document.getElementById('%s').click(); return %s; })()"
+    language = "document.documentElement.lang"
+    assert {evaluate(page, click % ("language", language)) for _ in range(2)} == {"en", "zh"}
+    theme = "document.documentElement.dataset.theme"
+    assert {evaluate(page, click % ("theme", theme)) for _ in range(2)} == {"light", "dark"}
+
+    before = count(page, "table")
+    opened = "(async () => { document.querySelector('details').open = true; return 1; })()"
+    evaluate(page, opened)
+    eventually(lambda: count(page, "table") > before)

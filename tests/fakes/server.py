@@ -26,26 +26,34 @@ START_TIMEOUT_S = 20.0
 
 
 class ServerThread:
-    """Serves from `with` to its end; `port` is the one it listens on."""
+    """Serves from `with` to its end; `port` is the one it listens on.
+
+    Without an engine and a repository, those of the Triton that the settings name.
+    """
 
     def __init__(
         self,
         settings: Settings,
-        engine: FakeEngine,
-        repository: FakeRepository,
+        engine: FakeEngine | None,
+        repository: FakeRepository | None,
         *,
         send_buffer_bytes: int | None = None,
     ) -> None:
         self.settings = settings
         self._send_buffer_bytes = send_buffer_bytes  # the kernel's, of each connection
-        self.engine = engine
-        self.repository = repository
+        self._engine = engine
+        self._repository = repository
         self.port = 0
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="server")
+
+    @property
+    def engine(self) -> FakeEngine:
+        assert self._engine is not None, "it is a Triton"
+        return self._engine
 
     @property
     def url(self) -> str:
@@ -85,7 +93,7 @@ class ServerThread:
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         Sanic.test_mode = True  # else its start-up optimizations can be made for one app only
-        app = create_app(self.settings, engine=self.engine, repository=self.repository)
+        app = create_app(self.settings, engine=self._engine, repository=self._repository)
         listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         if self._send_buffer_bytes is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)

@@ -139,6 +139,37 @@ def test_a_bad_parameter_is_400_and_names_it(
     assert not engine.streams
 
 
+@pytest.mark.parametrize(
+    ("tensor", "fields", "param"),
+    [
+        ("min_p", {"min_p": 0.5}, "min_p"),
+        ("cache_salt", {"cache_salt": "x"}, "cache_salt"),
+        ("priority", {"priority": 1}, "priority"),
+        ("num_return_sequences", {"n": 2}, "n"),
+        ("return_log_probs", {"logprobs": True}, "logprobs"),
+        ("num_top_log_probs", {"logprobs": True, "top_logprobs": 2}, "top_logprobs"),
+        ("bad_words_list", {"bad_words": ["x"]}, "bad_words"),
+        ("embedding_bias", {"logit_bias": {"1": 1}}, "logit_bias"),
+        ("stop_words_list", {"stop_token_ids": [1]}, "stop_token_ids"),
+        ("min_tokens", {"min_tokens": 1}, "min_tokens"),
+        (
+            "guided_decoding_guide",
+            {"response_format": {"type": "json_object"}},
+            "response_format",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_models_engine_cannot_do_is_400_and_named(
+    client: RawClient, engine: FakeEngine, tensor: str, fields: dict[str, Any], param: str,
+    stream: bool,
+) -> None:  # fmt: skip
+    model = engine.models["tiny"]
+    engine.models["tiny"] = replace(model, inputs=model.inputs - {tensor})
+    status, error, _ = ask(client, "POST", CHAT, {**GOOD[CHAT], **fields, "stream": stream})
+    assert (status, error["param"], error["code"]) == (400, param, "invalid_value")
+
+
 @pytest.mark.parametrize("path", [NATIVE, CHAT])
 def test_a_missing_field_is_named(client: RawClient, path: str) -> None:
     status, error, _ = ask(client, "POST", path, {})

@@ -251,6 +251,24 @@ async def test_a_sequence_that_met_its_stop_string_is_silent_while_others_go_on(
     assert [c.sequence_index for c in chunks] == [0, 1]
 
 
+async def test_the_prompts_log_probs_are_passed_on() -> None:
+    tops = [[TokenLogProb(token_id=1, log_prob=-0.5)]]
+    chunk = TokenChunk(
+        token_ids=[],
+        finish_reason=FinishReason.LENGTH,
+        prompt_log_probs=[0.0, -0.5],
+        prompt_top_log_probs=tops,
+    )
+    request = make_request()
+    (shown,) = [c async for c in generate(prepared(request), _Canned([chunk]))]
+    assert (shown.prompt_log_probs, shown.prompt_top_log_probs) == ([0.0, -0.5], tops)
+
+
+async def test_no_token_id_is_lost_while_its_text_is_held() -> None:
+    chunks = await run(answering("a你END"), make_request(stop=("ENDE",)))
+    assert [token_id for c in chunks for token_id in c.token_ids] == ids_of("a你END")
+
+
 async def run_until_failure(
     engine: FakeEngine, expected: type[Exception]
 ) -> tuple[list[TextChunk], Exception]:

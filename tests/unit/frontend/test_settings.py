@@ -167,3 +167,18 @@ def test_settings_cannot_be_changed(home: Path) -> None:
 def test_a_worker_gets_the_same_settings(home: Path) -> None:
     settings = Settings(home=home, port=99, triton_url="gpu:9001")
     assert Settings(**settings_dict(settings)) == settings  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("origins", ["*", "https://a.example", "http://a:1 , https://b.example"])
+def test_origins_of_pages_are_read_as_browsers_write_them(home: Path, origins: str) -> None:
+    settings = load_settings({"home": home, "cors_origins": origins})
+    assert settings.allowed_origins == {origin.strip() for origin in origins.split(",")}
+    assert settings.allows_any_origin == (origins == "*")
+
+
+@pytest.mark.parametrize(
+    "origins", ["a.example", "https://a.example/path", "https://a, b", "https:"]
+)
+def test_what_no_browser_sends_as_an_origin_stops_the_start(home: Path, origins: str) -> None:
+    with pytest.raises(SettingsError, match="cors_origins"):
+        load_settings({"home": home, "cors_origins": origins})

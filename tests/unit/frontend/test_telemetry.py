@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -9,9 +10,10 @@ from contextlib import aclosing
 import pytest
 
 from frontend.errors import EngineUnavailable
-from frontend.telemetry.logs import FieldFormatter
+from frontend.telemetry.logs import FieldFormatter, JsonFormatter
 from frontend.telemetry.memory import human_size, machine_bytes, model_bytes, serving_bytes
 from frontend.telemetry.metrics import Metrics
+from frontend.telemetry.requests import RequestRecord, current_request
 from frontend.types import FinishReason, GenerationRequest, TextChunk
 
 REQUEST = GenerationRequest(
@@ -51,6 +53,36 @@ def test_fields_stand_behind_the_message() -> None:
     formatter = FieldFormatter("%(levelname)s %(message)s")
     assert formatter.format(record("done", model="m", number=1)) == "INFO done model='m' number=1"
     assert formatter.format(record("done")) == "INFO done"
+
+
+def test_a_line_as_json_has_all_its_fields() -> None:
+    failure = ValueError("no")
+    made = record("done", model="模型", odd={1}, exc_info=(ValueError, failure, None))
+    line = json.loads(JsonFormatter().format(made))
+    assert line.pop("time").endswith("+00:00")
+    assert line.pop("trace") == "ValueError: no"
+    assert line == {
+        "level": "info", "logger": "x", "message": "done", "model": "模型", "odd": "{1}",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("formatter", [FieldFormatter("%(message)s"), JsonFormatter()])
+def test_a_line_that_is_written_for_a_request_has_its_id(formatter: logging.Formatter) -> None:
+    token = current_request.set(RequestRecord(request_id="r-1", method="GET", path="/"))
+    try:
+        assert "r-1" in formatter.format(record("retrying"))
+        assert "r-1" not in formatter.format(record("done", request_id="r-2"))
+    finally:
+        current_request.reset(token)
+    assert "r-1" not in formatter.format(record("retrying"))
+
+
+def test_a_request_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    served = RequestRecord(request_id="r-1", method="GET", path="/")
+    served.log()
+    served.log()
+    assert len(caplog.records) == 1
 
 
 def test_a_field_cannot_forge_a_line() -> None:

@@ -167,7 +167,7 @@ def test_evaluation_harnesses_may_send_more_stop_strings_than_openai_allows() ->
 
 
 def test_a_guide_may_come_in_every_spelling() -> None:
-    schema = '{"type": "object"}'
+    schema = '{"type":"object"}'
     for fields in (
         {"guided_json": {"type": "object"}},
         {"structured_outputs": {"json": {"type": "object"}}},
