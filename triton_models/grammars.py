@@ -12,9 +12,13 @@ from collections.abc import Callable
 import llguidance
 from llguidance.gbnf_to_lark import any_to_lark
 
+from triton_models.closed_schema import close_objects
+
 _GRAMMARS: dict[str, Callable[[str], str]] = {
     "json": lambda guide: llguidance.LLMatcher.grammar_from_json_schema({"type": "object"}),
-    "json_schema": lambda guide: llguidance.LLMatcher.grammar_from_json_schema(json.loads(guide)),
+    "json_schema": lambda guide: llguidance.LLMatcher.grammar_from_json_schema(
+        close_objects(json.loads(guide))
+    ),
     "regex": llguidance.LLMatcher.grammar_from_regex,
     "ebnf_grammar": lambda guide: llguidance.LLMatcher.grammar_from_lark(any_to_lark(guide)),
 }

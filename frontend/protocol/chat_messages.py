@@ -40,6 +40,8 @@ class ChatMessage(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     refusal: str | None = None
     annotations: list[Any] | None = None
     audio: Any = None
+    parsed: Any = None  # openai's own, of `parse` and `stream`
+    provider_specific_fields: Any = None  # litellm's own
 
 
 def check_message(path: str, message: ChatMessage) -> None:

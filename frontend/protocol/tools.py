@@ -56,6 +56,7 @@ class FunctionCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     name: str
     arguments: str
+    parsed_arguments: Any = None  # the openai SDK's own: what it read out of `arguments`
 
 
 class ToolCall(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

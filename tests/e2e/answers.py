@@ -66,3 +66,17 @@ def plain_chat(http: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
         "finish_reason": choice["finish_reason"],
         "usage": content["usage"],
     }
+
+
+def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
+    """Of outside clients, to the same greedy request."""
+    assert plain["text"]
+    assert stream["text"] == plain["text"]
+    assert stream["num_events"] > 2
+    usage = plain["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def token_counts(usage: dict[str, Any]) -> dict[str, int]:
+    """Without how many came from the prefix cache: that differs from request to request."""
+    return {name: count for name, count in usage.items() if isinstance(count, int)}

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
+import pytest
+
+from tests.e2e.answers import check_answers, token_counts
+from tests.e2e.conftest import ClientPython, RunClient
 from tests.e2e.stack import MODEL, Stack
-
-RunClient = Callable[..., Any]
-
-
-def check_answers(plain: dict[str, Any], stream: dict[str, Any]) -> None:
-    assert plain["text"]
-    assert stream["text"] == plain["text"]
-    assert stream["num_events"] > 2
-    usage = plain["usage"]
-    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
 
 
 def test_the_openai_sdk_of_today_works(
-    stack: Stack, run_client: RunClient, client_python: Callable[[str], str]
+    stack: Stack, run_client: RunClient, client_python: ClientPython
 ) -> None:
     found = run_client("openai/client.py", f"{stack.url}/v1", python=client_python("openai"))
     check_answers(found["plain"], found["stream"])
-    assert found["stream"]["usage"] == found["plain"]["usage"]
+    assert token_counts(found["stream"]["usage"]) == token_counts(found["plain"]["usage"])
     assert found["async_text"] == found["plain"]["text"]
     assert MODEL in found["models"]
     assert found["model"] == MODEL
@@ -44,7 +37,7 @@ def test_the_openai_sdk_of_today_works(
 
 
 def test_the_openai_sdk_before_version_1_works(
-    stack: Stack, run_client: RunClient, client_python: Callable[[str], str]
+    stack: Stack, run_client: RunClient, client_python: ClientPython
 ) -> None:
     python = client_python("openai_028")
     found = run_client("openai_028/client.py", f"{stack.url}/v1", python=python)
@@ -57,13 +50,73 @@ def test_the_openai_sdk_before_version_1_works(
     assert completed["first_log_prob"] is None
 
 
-def test_langchain_works(stack: Stack, run_client: RunClient) -> None:
-    found = run_client("langchain_client.py", f"{stack.url}/v1", python=sys.executable)
-    check_answers(found["plain"], found["stream"])
-    completed = found["completed"]
-    assert len(set(completed["texts"])) == 2
-    assert completed["streamed"] == completed["texts"]
-    assert completed["usage"]["completion_tokens"] == 24
+def test_the_helpers_of_the_openai_sdk_work(
+    stack: Stack, scripted_model: str, run_client: RunClient, client_python: ClientPython
+) -> None:
+    url, python = f"{stack.url}/v1", client_python("openai")
+    found = run_client("openai/helpers.py", url, scripted_model, python=python)
+    in_stream, counted = found["streamed"].pop("num_tokens")
+    assert in_stream == counted > 0
+    with_log_probs, counted = found["log_probs"].pop("num_tokens")
+    assert with_log_probs == counted == 8
+    assert found["agent"].pop("num_pieces") > 1
+    choices = found.pop("choices")
+    assert choices["streamed"] == choices["plain"]
+    assert len(set(choices["plain"])) == 2
+    assert found == {
+        "parsed": {"city": "City", "cut_off": "length"},
+        "streamed": {
+            "events": [
+                "chunk",
+                "content.delta",
+                "content.done",
+                "logprobs.content.delta",
+                "logprobs.content.done",
+            ],
+            "is_whole": True,
+            "city": "City",
+            "finish_reason": "stop",
+        },
+        "forced_call": {"content": None, "arguments": "GetWeather", "finish_reason": "tool_calls"},
+        "agent": {
+            "name": "get_weather",
+            "city": "Paris",
+            "is_whole": True,
+            "finish_reasons": ["tool_calls", "stop"],
+            "text": "It is sunny in Paris.",
+        },
+        "broken": {"text": "one two", "error": "APIError", "type": "server_error"},
+        "log_probs": {"is_whole": True, "num_top": [3], "is_greedy": True},
+        "errors": {
+            "image": "messages[0].content[0].type",
+            "schema": "response_format",
+            "tool_choice": "tool_choice",
+            "top_logprobs": "top_logprobs",
+            "unknown": "no_such_field",
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "program"),
+    [
+        ("openai", ".py", "import socket\nsocket.create_connection(('192.0.2.1', 9))"),
+        ("openai", ".py", "import socket\nsocket.getaddrinfo('example.com', 80)"),
+        ("node", ".mjs", "await fetch('http://192.0.2.1').catch(() => 0)"),
+    ],
+)
+def test_a_client_that_wants_to_reach_another_machine_is_ended(
+    name: str,
+    suffix: str,
+    program: str,
+    tmp_path: Path,
+    run_client: RunClient,
+    client_python: ClientPython,
+) -> None:
+    path = (tmp_path / "program").with_suffix(suffix)
+    path.write_text(program)
+    with pytest.raises(AssertionError, match="the client wants to reach"):
+        run_client(str(path), python=client_python(name))
 
 
 def test_requests_work_on_the_native_surface(stack: Stack, run_client: RunClient) -> None:

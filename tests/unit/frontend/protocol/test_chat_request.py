@@ -376,7 +376,11 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
             },
         ),
         (
-            {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": ""}},
+            {
+                "role": "assistant",
+                "content": None,
+                "function_call": {"name": "f", "arguments": "", "parsed_arguments": {}},
+            },
             {
                 "role": "assistant",
                 "content": "",
@@ -392,6 +396,8 @@ def test_tools_that_may_not_be_called_are_not_shown() -> None:
                 "reasoning": "y",
                 "audio": None,
                 "annotations": [],
+                "parsed": {"x": 1},
+                "provider_specific_fields": None,
             },
             {"role": "assistant", "content": "x", "reasoning_content": "y"},
         ),
