@@ -64,6 +64,7 @@ def calls(match: str | list[str], tool: str, arguments: dict[str, Any]) -> Scena
 # Of several that match the last one speaks.
 SCENARIOS = [
     says("hello", "", "Hello! How can I help you?"),
+    Scenario(name="slow", match="Count slowly", text="1, 2, 3, " * 100, step_delay_ms=200),
     # the agents' conversation: a call, its result, an answer
     calls("weather in Paris", "get_weather", {"city": "Paris"}),
     says("answer", ["weather in Paris", RESULT], "It is sunny in Paris."),
