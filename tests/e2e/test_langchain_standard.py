@@ -46,7 +46,9 @@ def run_standard_tests(
 ) -> RunStandardTests:
     """Runs them (only the named ones, if any are named): outcome by test."""
 
-    def run(model: str, other_model: str, names: set[str] | None = None) -> dict[str, str]:
+    def run(
+        model: str, other_model: str, names: set[str] | None = None, api: str = "chat"
+    ) -> dict[str, str]:
         report = tmp_path / f"{model}.xml"
         program = "langchain_standard.py"
         chosen = [f"{program}::TestServedModel::{name}" for name in sorted(names or ())]
@@ -61,6 +63,7 @@ def run_standard_tests(
                 "OPENAI_API_KEY": "any-key",
                 "MODEL": model,
                 "OTHER_MODEL": other_model,
+                "API": api,
             },
             capture_output=True,
             text=True,
@@ -94,8 +97,9 @@ def test_the_default_model_passes_all_but_what_is_too_hard(
     logger.info("passed though listed as too hard: %s", sorted(TOO_HARD - failed.keys()))
 
 
+@pytest.mark.parametrize("api", ["chat", "responses"])
 def test_the_scripted_model_passes_what_is_too_hard(
-    run_standard_tests: RunStandardTests, scripted_model: str
+    run_standard_tests: RunStandardTests, scripted_model: str, api: str
 ) -> None:
-    found = run_standard_tests(scripted_model, MODEL, TOO_HARD)
+    found = run_standard_tests(scripted_model, MODEL, TOO_HARD, api)
     assert found == dict.fromkeys(TOO_HARD, "passed")

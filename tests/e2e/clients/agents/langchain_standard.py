@@ -2,6 +2,7 @@
 
     OPENAI_BASE_URL, OPENAI_API_KEY: where
     MODEL, OTHER_MODEL: the model to test, and another one that is served beside it
+    API: "chat" or "responses"
 
 Run by tests/e2e/test_langchain_standard.py with the pytest of this folder's environment.
 """
@@ -31,14 +32,16 @@ class TestServedModel(ChatModelIntegrationTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {
+        params = {
             "model": os.environ["MODEL"],
             "temperature": 0,
-            "frequency_penalty": 1,  # a small model says the same again and again without
             "max_tokens": 300,
             "max_retries": 0,
-            "stream_usage": True,
         }
+        if os.environ["API"] == "responses":
+            return params | {"use_responses_api": True}
+        # a small model says the same again and again without the penalty
+        return params | {"frequency_penalty": 1, "stream_usage": True}
 
     @property
     def supports_json_mode(self) -> bool:

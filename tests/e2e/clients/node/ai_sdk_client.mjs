@@ -101,7 +101,8 @@ async function refused(model) {
 }
 
 const found = {};
-for (const [name, model] of Object.entries({ compatible, openai: openai.chat })) {
+const apis = { compatible, chat: openai.chat, responses: openai.responses };
+for (const [name, model] of Object.entries(apis)) {
   found[name] = {
     text: await text(model(NAME)),
     structured: await structured(model(NAME)),
