@@ -264,7 +264,7 @@ def test_dimensions_cut_and_scale(client: RawClient) -> None:
         ({"input": "word " * 300}, "input", "context_length_exceeded"),
         ({"input": ["x", "word " * 300]}, "input[1]", "context_length_exceeded"),
         ({"input": [30522]}, "input", "invalid_value"),
-        ({"input": [[5], [-1]]}, "input[1]", "invalid_value"),
+        ({"input": [[5], [-1]]}, "input[1][0]", "invalid_value"),
         ({"input": "x", "model": "generator"}, "model", "invalid_value"),
         ({"input": "x", "model": None}, "model", "invalid_value"),  # the default generates
     ],
