@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 import re
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ import brotli
 import msgspec
 import pytest
 
+from frontend.api.body import inflate
 from frontend.api.route import Route
 from frontend.api.surfaces import Surface
-from frontend.errors import EngineUnavailable
+from frontend.errors import EngineUnavailable, InvalidRequest
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.telemetry.logs import JsonFormatter
@@ -239,6 +241,14 @@ def test_a_gzip_body_may_have_several_members(client: RawClient) -> None:
     plain = json.dumps(HELLO).encode()
     body = gzip.compress(plain[:10]) + gzip.compress(plain[10:])
     assert ask(client, CHAT, body, {"Content-Encoding": "gzip"}).status == 200
+
+
+def test_a_body_of_nothing_but_gzip_members_holds_up_nobody() -> None:
+    body = gzip.compress(b"") * 200_000  # 4 MB; took seconds, and minutes at the limit of 16 MiB
+    started = time.process_time()
+    with pytest.raises(InvalidRequest):
+        inflate(body, "gzip", max_bytes=2**24)
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "zstd", "gzip, gzip", "nonsense"])
