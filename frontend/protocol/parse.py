@@ -8,10 +8,12 @@ from functools import cache
 from typing import TypeVar
 
 import msgspec
+import orjson
 
 from frontend.errors import InvalidParameter, InvalidRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
+ANSWER_DEPTH = 10  # how deep in an answer stands what it repeats of a request, at the most
 
 
 def parse_body(body: bytes, shape: type[T]) -> T:
@@ -42,6 +44,21 @@ def convert(value: object, shape: type[T], param: str) -> T:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as exc:
         raise _translate(str(exc), param) from exc
+
+
+def check_repeatable(param: str, value: object) -> None:
+    """Refuse what an answer could not repeat: integers beyond 64 bits, very deep nesting.
+
+    Raises:
+        InvalidParameter: names the field.
+    """
+    nested = value
+    for _ in range(ANSWER_DEPTH):
+        nested = [nested]
+    try:
+        orjson.dumps(nested)
+    except orjson.JSONEncodeError as exc:
+        raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
 
 
 @cache

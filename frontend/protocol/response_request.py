@@ -19,7 +19,7 @@ from frontend.protocol.chat_request import (
     ChatRequest,
 )
 from frontend.protocol.limits import NOT_EMPTY, at_least, between, check_limits, entries, one_of
-from frontend.protocol.parse import check_choice
+from frontend.protocol.parse import check_choice, check_repeatable
 from frontend.protocol.response_tools import (
     FunctionTool,
     ResponseToolChoice,
@@ -146,6 +146,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if self.input is None:
             raise InvalidParameter("input", "missing")
         check_limits(self)
+        check_repeatable("input", self.input)
+        check_repeatable("tools", self.tools)
         self._check_parts()
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")
