@@ -186,8 +186,8 @@ async def sweep(store: ResponseStore) -> None:
     """Fail what dead workers have left, and delete what is too old."""
     error: dict[str, Any] = encode_error(ServingError(INTERRUPTED), Language.EN)
     for response_id in await store.abandoned():
-        await store.finish(response_id, "failed", changes={"error": error})
-        logger.warning("abandoned response failed", extra={"response_id": response_id})
+        if await store.finish(response_id, "failed", changes={"error": error}, only_abandoned=True):
+            logger.warning("abandoned response failed", extra={"response_id": response_id})
     while await store.collect() == MAX_DELETED:
         pass
 

@@ -77,6 +77,7 @@ def _create_engine(url: str) -> AsyncEngine:
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
         connect_args={"timeout": LOCK_TIMEOUT_S},
+        hide_parameters=True,  # conversations, which else stood in errors and with them in the log
     )
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     RowMapping,
     Select,
     delete,
+    func,
     insert,
     literal,
     select,
@@ -29,6 +30,7 @@ from frontend.store.schema import response_events, response_items, responses
 Item = dict[str, Any]
 ACTIVE = ("queued", "in_progress")  # a worker has it in work, or should have
 MAX_EVENTS_READ = 1000
+MAX_IDS_READ = 1000  # in one statement: databases have a limit, clients do not
 MAX_DELETED = 500  # responses in one transaction: others wait for it
 
 
@@ -103,14 +105,20 @@ class ResponseStore:
 
     async def find_items(self, item_ids: Collection[str]) -> dict[str, Item]:
         """Items of any stored response by their ids; the newest of those with the same one."""
+        wanted = list(item_ids)
         query = (
             select(response_items.c.item_id, response_items.c.item)
             .join(responses, responses.c.id == response_items.c.response_id)
-            .where(response_items.c.item_id.in_(item_ids), self._is_kept())
+            .where(self._is_kept())
             .order_by(responses.c.created_at)
         )
+        found: dict[str, Item] = {}
         async with self._database.read() as connection:
-            return {row.item_id: row.item for row in await connection.execute(query)}
+            for start in range(0, len(wanted), MAX_IDS_READ):
+                part = response_items.c.item_id.in_(wanted[start : start + MAX_IDS_READ])
+                rows = await connection.execute(query.where(part))
+                found |= {row.item_id: row.item for row in rows}
+        return found
 
     async def delete(self, response_id: str) -> bool:
         """Whether there was anything to delete; what runs is stopped by its worker."""
@@ -132,17 +140,20 @@ class ResponseStore:
         changes: dict[str, Any] | None = None,
         output: Sequence[Item] = (),
         events: Sequence[dict[str, Any]] = (),
+        only_abandoned: bool = False,
     ) -> bool:
         """End a response that runs; False when it has ended already, or is deleted.
 
         Args:
             changes: fields of the body.
             events: the last ones of its stream.
+            only_abandoned: leave it to its worker if that has come back meanwhile.
         """
         is_it = responses.c.id == response_id
+        runs = _is_abandoned() if only_abandoned else _IS_ACTIVE
         async with self._database.write() as connection:
             row = (
-                await connection.execute(select(responses.c.body).where(is_it, _IS_ACTIVE))
+                await connection.execute(select(responses.c.body).where(is_it, runs))
             ).one_or_none()
             if row is None:
                 return False
@@ -150,10 +161,12 @@ class ResponseStore:
             await connection.execute(
                 update(responses).where(is_it).values(**values, lease_until=None)
             )
-            num_items = select(response_items.c.position).where(
-                response_items.c.response_id == response_id
+            num_items = (
+                select(func.count())
+                .select_from(response_items)
+                .where(response_items.c.response_id == response_id)
             )
-            start = len((await connection.execute(num_items)).all())
+            start = (await connection.execute(num_items)).scalar_one()
             await _add_items(connection, response_id, start, output, is_output=True)
             await _add_events(connection, response_id, events)
         return True
@@ -192,7 +205,7 @@ class ResponseStore:
 
     async def abandoned(self) -> list[str]:
         """Those whose worker has not renewed its lease in time: it is dead."""
-        query = select(responses.c.id).where(_IS_ACTIVE, responses.c.lease_until < time.time())
+        query = select(responses.c.id).where(_is_abandoned())
         async with self._database.read() as connection:
             return list((await connection.execute(query)).scalars())
 
@@ -235,6 +248,10 @@ class ResponseStore:
 _IS_ACTIVE = responses.c.status.in_(ACTIVE)
 
 
+def _is_abandoned() -> ColumnElement[bool]:
+    return _IS_ACTIVE & (responses.c.lease_until < time.time())
+
+
 def _stored(row: RowMapping, own_input: list[Item], output: list[Item]) -> StoredResponse:
     fields = {name: value for name, value in row.items() if name != "lease_until"}
     return StoredResponse(**fields, input=own_input, output=output)
@@ -265,9 +282,15 @@ async def _add_items(
 async def _add_events(
     connection: AsyncConnection, response_id: str, events: Sequence[dict[str, Any]]
 ) -> None:
+    """What is kept already is read over: who was cancelled while it committed comes again."""
+    last_kept = select(func.coalesce(func.max(response_events.c.sequence_number), -1)).where(
+        response_events.c.response_id == response_id
+    )
+    last: int = (await connection.execute(last_kept)).scalar_one() if events else -1
     rows = [
-        {"response_id": response_id, "sequence_number": one["sequence_number"], "event": one}
-        for one in events
+        {"response_id": response_id, "sequence_number": number, "event": event}
+        for event in events
+        if (number := event["sequence_number"]) > last
     ]
     if rows:
         await connection.execute(insert(response_events), rows)

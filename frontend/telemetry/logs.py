@@ -61,5 +61,5 @@ def configure_logging(level: str, log_format: str = "text") -> None:
     text = FieldFormatter("%(asctime)s %(levelname)s %(name)s %(message)s")
     handler.setFormatter(JsonFormatter() if log_format == "json" else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("sanic.root", "sanic.server", "httpx"):
+    for chatty in ("sanic.root", "sanic.server", "httpx", "alembic"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLogger().level))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -273,6 +275,23 @@ def test_what_fits_is_not_truncated(sdk: openai.OpenAI, engine: FakeEngine) -> N
     assert "one" in prompt_of(engine)
 
 
+@pytest.mark.parametrize("value", ["1" * 30, '{"a":' * 300 + "1" + "}" * 300])
+@pytest.mark.parametrize("fields", ["", ', "stream": true', ', "background": true'])
+def test_what_an_answer_could_not_repeat_is_refused(
+    client: RawClient, value: str, fields: str
+) -> None:
+    tool = f'{{"type": "function", "name": "look", "parameters": {{"maximum": {value}}}}}'
+    part = f'{{"type": "output_text", "text": "a", "annotations": [{value}]}}'
+    message = f'{{"role": "assistant", "content": [{part}]}}'
+    for name, body in (
+        ("tools", f'{{"input": "hi", "tools": [{tool}]{fields}}}'),
+        ("input", f'{{"input": [{message}, {{"role": "user", "content": "hi"}}]{fields}}}'),
+    ):
+        client.send("POST", "/v1/responses", body.encode())
+        answer = client.receive()
+        assert (answer.status, answer.json["error"]["param"]) == (400, name)
+
+
 def test_errors_of_the_prompt_name_our_field(sdk: openai.OpenAI, engine: FakeEngine) -> None:
     engine.load("bare")
     with pytest.raises(openai.BadRequestError) as refusal:
@@ -536,6 +555,34 @@ def test_a_server_that_must_stop_fails_what_is_not_finished(
         ended = sdk.responses.retrieve(found.id)
     assert ended.status == "failed"
     assert engine.num_running == 0
+
+
+def test_a_stop_in_the_middle_of_a_commit_leaves_nothing_running(
+    tiny_settings: Settings,
+    engine: FakeEngine,
+    repository: FakeRepository,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine.script = SLOW
+    settings = replace(tiny_settings, drain_timeout_s=0)
+    add_events = ResponseStore.add_events
+    has_committed = threading.Event()
+
+    async def committing(*arguments: Any) -> None:
+        await add_events(*arguments)
+        has_committed.set()
+        await asyncio.sleep(60)
+
+    with ServerThread(settings, engine, repository) as server, sdk_of(server) as sdk:
+        stream = sdk.responses.create(model="tiny", input="hi", background=True, stream=True)
+        first: Any = next(stream)
+        monkeypatch.setattr(ResponseStore, "add_events", committing)
+        assert has_committed.wait(10)
+    monkeypatch.undo()
+    with ServerThread(settings, engine, repository) as server, sdk_of(server) as sdk:
+        events = list(sdk.responses.retrieve(first.response.id, stream=True))
+    assert events[-1].type == "response.failed"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
 
 
 def test_responses_are_kept_as_long_as_the_setting_says(

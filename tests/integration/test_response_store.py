@@ -12,6 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from frontend.store.database import Database
 from frontend.store.responses import MAX_DELETED, MAX_EVENTS_READ, ResponseStore, StoredResponse
@@ -216,3 +217,34 @@ async def test_leases_tell_who_is_wanted_and_who_is_abandoned(store: ResponseSto
     await store.delete("deleted")
     assert await store.renew(["alive", "cancelled", "deleted"], now + 60) == {"alive"}
     assert await store.abandoned() == ["dead"]
+
+
+async def test_a_worker_that_comes_back_keeps_its_response(store: ResponseStore) -> None:
+    await store.add(running("late"), lease_until=time.time() - 1)
+    assert await store.abandoned() == ["late"]
+    await store.renew(["late"], time.time() + 60)
+    assert not await store.finish("late", "failed", only_abandoned=True)
+    assert await store.status("late") == "queued"
+    await store.renew(["late"], time.time() - 1)
+    assert await store.finish("late", "failed", only_abandoned=True)
+
+
+async def test_events_that_come_again_are_kept_once(store: ResponseStore) -> None:
+    await store.add(running("a", has_events=True))
+    await store.add_events("a", events(0, 1))
+    await store.add_events("a", events(0, 1, 2))
+    assert await store.finish("a", "failed", events=events(2, 3))
+    assert await store.events("a", after=-1) == events(0, 1, 2, 3)
+
+
+async def test_more_items_are_found_than_one_statement_may_name(store: ResponseStore) -> None:
+    await store.add(response("a"))
+    names = [f"item-{i}" for i in range(300_000)]  # SQLite takes 250,000 at the most
+    assert await store.find_items([*names, "a-in"]) == {"a-in": item("a-in")}
+
+
+async def test_what_was_said_is_in_no_error(store: ResponseStore) -> None:
+    await store.add(response("a"))
+    with pytest.raises(IntegrityError) as failed:
+        await store.add(response("a", body={"instructions": "a secret"}))
+    assert "a secret" not in str(failed.value)
