@@ -21,7 +21,7 @@ from frontend.protocol.anthropic_blocks import (
 )
 from frontend.protocol.anthropic_tools import AnthropicTool, AnthropicToolChoice
 from frontend.protocol.chat_request import ChatRequest
-from frontend.protocol.limits import at_least, between, check_limits, entries, one_of
+from frontend.protocol.limits import Refused, at_least, between, check_limits, entries, one_of
 from frontend.protocol.parse import check_range
 from frontend.protocol.sampling import MAX_INT32, StopString
 from frontend.protocol.structured import JsonSchemaFormat, ResponseFormat
@@ -123,8 +123,8 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cache_control: CacheControl | None = None
     context_management: ContextManagement | None = None
     speed: str | None = None
-    user_profile_id: str | None = None
-    workspace_id: str | None = None
+    user_profile_id: Refused = None
+    workspace_id: Refused = None
 
     def check(self, *, max_tokens: int | None = None) -> None:
         """
@@ -146,7 +146,6 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             self.context_management.check()
         if self.speed not in (None, "standard"):
             raise InvalidParameter("speed", "not_supported")
-        self._refuse("user_profile_id", "workspace_id")
 
     def chat_request(self) -> ChatRequest:
         """The same as a request for chat completions.
@@ -177,11 +176,6 @@ class PromptRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         effort = self.output_config.effort if self.output_config else None
         if effort is not None and "reasoning_effort" not in chat_template:
             raise InvalidParameter("output_config.effort", "not_in_template")
-
-    def _refuse(self, *fields: str) -> None:
-        for field in fields:
-            if getattr(self, field) is not None:
-                raise InvalidParameter(field, "not_supported")
 
     def _chat_request(self) -> ChatRequest:
         choice = self.tool_choice
@@ -222,9 +216,9 @@ class MessagesRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True):
     metadata: Metadata | None = None
     # There is one tier.
     service_tier: Annotated[str, one_of("auto", "standard_only")] | None = None
-    container: Any = None
-    diagnostics: Any = None
-    inference_geo: str | None = None
+    container: Refused = None
+    diagnostics: Refused = None
+    inference_geo: Refused = None
 
     @property
     def thinking_budget(self) -> int | None:
@@ -233,7 +227,6 @@ class MessagesRequest(PromptRequest, kw_only=True, forbid_unknown_fields=True):
 
     def check(self, *, max_tokens: int | None = None) -> None:
         super().check(max_tokens=self.max_tokens)
-        self._refuse("container", "diagnostics", "inference_geo")
 
     def _chat_request(self) -> ChatRequest:
         return msgspec.structs.replace(

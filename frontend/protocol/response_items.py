@@ -22,6 +22,7 @@ Item = dict[str, Any]
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 OTHER_PARTS = ("input_image", "input_file", "input_audio")
 ROLES = ("user", "assistant", "system", "developer")
+STATUSES = ("in_progress", "completed", "incomplete")
 
 
 class TextPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -29,8 +30,8 @@ class TextPart(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     text: str | None = None
     refusal: str | None = None
     # What the SDKs send back when an answer is put into the next input.
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
+    annotations: list[dict[str, Any]] | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class Message(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -171,7 +172,10 @@ def _input_item(param: str, raw: dict[str, Any]) -> Item | Reference:
     if not isinstance(kind, str) or kind not in SHAPES:
         choices = ", ".join((*SHAPES, "item_reference"))
         raise InvalidParameter(f"{param}.type", "not_one_of", choices=choices, value=repr(kind))
-    return convert({**raw, "type": kind}, SHAPES[kind], param).item(param)
+    shape = convert({**raw, "type": kind}, SHAPES[kind], param)
+    if shape.status is not None:
+        check_choice(f"{param}.status", shape.status, STATUSES)
+    return shape.item(param)
 
 
 def check_call_outputs(items: Iterable[Item]) -> None:

@@ -18,7 +18,15 @@ from frontend.protocol.chat_request import (
     SERVICE_TIERS,
     ChatRequest,
 )
-from frontend.protocol.limits import NOT_EMPTY, at_least, between, check_limits, entries, one_of
+from frontend.protocol.limits import (
+    NOT_EMPTY,
+    Refused,
+    at_least,
+    between,
+    check_limits,
+    entries,
+    one_of,
+)
 from frontend.protocol.parse import check_choice, check_repeatable
 from frontend.protocol.response_tools import (
     FunctionTool,
@@ -32,10 +40,6 @@ from frontend.protocol.tools import MAX_TOOLS
 
 LOG_PROBS = "message.output_text.logprobs"
 MAX_METADATA, MAX_METADATA_KEY, MAX_METADATA_VALUE = 16, 64, 512  # OpenAI's limits
-REFUSED = (
-    *("access_programs", "background_options", "context_management", "conversation", "image"),
-    *("moderation", "prompt", "prompt_cache_options"),
-)
 # Where a field of a chat request, as an error names it, is in ours.
 CHAT_FIELDS = {
     "max_completion_tokens": "max_output_tokens",
@@ -125,27 +129,23 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prompt_cache_key: str | None = None
     prompt_cache_retention: Annotated[str, one_of("in_memory")] | None = None
     service_tier: Annotated[str, one_of(*SERVICE_TIERS)] | None = None
-    # Refused.
-    access_programs: Any = None
-    background_options: Any = None
-    context_management: Any = None
-    conversation: Any = None
-    image: Any = None
-    moderation: Any = None
-    prompt: Any = None
-    prompt_cache_options: Any = None
+    access_programs: Refused = None
+    background_options: Refused = None
+    context_management: Refused = None
+    conversation: Refused = None
+    image: Refused = None
+    moderation: Refused = None
+    prompt: Refused = None
+    prompt_cache_options: Refused = None
 
     def check(self) -> None:
         """
         Raises:
             InvalidParameter: names the field.
         """
-        for name in REFUSED:
-            if getattr(self, name) is not None:
-                raise InvalidParameter(name, "not_supported")
+        check_limits(self)
         if self.input is None:
             raise InvalidParameter("input", "missing")
-        check_limits(self)
         check_repeatable("input", self.input)
         check_repeatable("tools", self.tools)
         self._check_parts()

@@ -147,6 +147,11 @@ def test_references_are_left_to_the_store() -> None:
     ("item", "param"),
     [
         ({"role": "robot", "content": "x"}, "input[0].role"),
+        ({"role": "user", "content": "x", "status": "sent"}, "input[0].status"),
+        (
+            {"role": "assistant", "content": [{"type": "text", "text": "", "annotations": [1]}]},
+            "input[0].content[0].annotations[0]",
+        ),
         ({"role": "user"}, "input[0].content"),
         ({"role": "user", "content": "x", "name": "y"}, "input[0].name"),
         ({"role": "assistant", "content": "x", "phase": "commentary"}, "input[0].phase"),

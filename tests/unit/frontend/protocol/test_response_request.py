@@ -15,7 +15,7 @@ from frontend.errors import InvalidRequest
 from frontend.protocol.chat_messages import ChatMessage
 from frontend.protocol.parse import parse_body
 from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
-from frontend.protocol.response_request import REFUSED, ResponseRequest, own_name
+from frontend.protocol.response_request import ResponseRequest, own_name
 
 TOOL = {
     "type": "function",
@@ -69,6 +69,10 @@ WORKING: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "service_tier": ("auto", {}, {"service_tier": "default"}),
 }
 NEEDS: dict[str, dict[str, Any]] = {"stream_options": {"stream": True}}
+REFUSED = (
+    *("access_programs", "background_options", "context_management", "conversation", "image"),
+    *("moderation", "prompt", "prompt_cache_options"),
+)
 
 
 def documented_fields() -> set[str]:
