@@ -279,6 +279,7 @@ ROUTES: tuple[Route, ...] = (
         example={"input": QUESTION},
         answers={200: responses.ResponseInputTokens},
         errors=(*INFERENCE_ERRORS, PreviousResponseNotFound),
+        is_work=True,
     ),
     Route(
         "GET",
