@@ -152,9 +152,9 @@ class ResponseStore:
         is_it = responses.c.id == response_id
         runs = _is_abandoned() if only_abandoned else _IS_ACTIVE
         async with self._database.write() as connection:
-            row = (
-                await connection.execute(select(responses.c.body).where(is_it, runs))
-            ).one_or_none()
+            found = select(responses.c.body).where(is_it, runs)
+            # SQLite's lock is on the whole file; a database that locks rows has to be told which
+            row = (await connection.execute(found.with_for_update())).one_or_none()
             if row is None:
                 return False
             values = {"status": status, "body": {**row.body, **(changes or {})}}
@@ -173,9 +173,9 @@ class ResponseStore:
 
     async def add_events(self, response_id: str, events: Sequence[dict[str, Any]]) -> None:
         """Keep more of a stream; what has ended meanwhile gets no more."""
-        query = select(responses.c.id).where(responses.c.id == response_id, _IS_ACTIVE)
+        active = select(responses.c.id).where(responses.c.id == response_id, _IS_ACTIVE)
         async with self._database.write() as connection:
-            if (await connection.execute(query)).one_or_none() is not None:
+            if (await connection.execute(active.with_for_update())).one_or_none() is not None:
                 await _add_events(connection, response_id, events)
 
     async def events(self, response_id: str, *, after: int) -> list[dict[str, Any]]:

@@ -6,12 +6,14 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import openai
+import psutil
 import pytest
 
 from frontend.errors import EngineUnavailable, GenerationFailed, ServerOverloaded
@@ -357,6 +359,32 @@ def test_a_background_response_outlives_its_connection(
     more = sdk.responses.create(model="tiny", input="more", previous_response_id=found.id)
     assert more.status == "completed"
     assert prompt_of(engine) == turns("hi", "late", "more")
+
+
+def test_responses_of_all_kinds_leave_nothing_behind(server: ServerThread) -> None:
+    def ask(number: int) -> None:
+        body: dict[str, Any] = {"input": "hi", "background": number % 3 == 0}
+        body["stream"] = number % 2 == 0
+        with RawClient(server.address) as client:
+            client.send("POST", "/v1/responses", body)
+            if number % 5:
+                assert client.receive().status == 200
+            # the others leave before there is an answer
+
+    def is_idle() -> bool:
+        return server.engine.num_running == 0 and server.num_tasks() <= num_tasks
+
+    process = psutil.Process()
+    num_tasks = server.num_tasks()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(60)))  # what is opened once is open now
+        wait_until(is_idle)
+        num_fds, num_threads = process.num_fds(), process.num_threads()
+        list(pool.map(ask, range(240)))
+    wait_until(is_idle)
+    # the database's pool may have grown; a leak would be one for each request
+    assert process.num_fds() <= num_fds + 45
+    assert process.num_threads() <= num_threads + 15
 
 
 def test_what_is_not_finished_cannot_be_continued(sdk: openai.OpenAI, engine: FakeEngine) -> None:
