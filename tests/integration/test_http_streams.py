@@ -95,12 +95,12 @@ def test_tokens_that_are_ready_at_once_are_one_event(client: RawClient, engine: 
 def test_an_event_is_sent_at_once_not_with_the_next(
     client: RawClient, engine: FakeEngine, path: str
 ) -> None:
-    engine.script = Script(steps=[Step(token_ids=ids_of("a")), Step(after_s=0.5)])
+    engine.script = Script(steps=[Step(token_ids=ids_of("a")), Step(after_s=5)])
     started = time.monotonic()
     client.send("POST", path, BODIES[path])
     client.receive_head()
     client.wait_for_body()
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 3
 
 
 def test_the_chat_streams_events_are_one_write_each_but_for_the_end(
