@@ -35,35 +35,14 @@ from frontend.protocol.anthropic_answer import (
     message_event,
 )
 from frontend.types import FinishReason, TextChunk, ToolCallDelta
+from tests.fakes.text_chunks import PLAIN, THOUGHTS, TOOL_CALLS
 from tests.golden_files import Golden
 
 STOP = FinishReason.STOP
 STREAMS: dict[str, list[TextChunk]] = {
-    "plain": [
-        TextChunk(text="", num_tokens=0, num_cached_tokens=3),
-        TextChunk(text="人", num_tokens=2),
-        TextChunk(text='"quoted"\n', num_tokens=3),
-        TextChunk(text="", num_tokens=0, finish_reason=STOP),
-    ],
-    "thinking": [
-        TextChunk(text="", reasoning="Hm, ", num_tokens=2, num_reasoning_tokens=2),
-        TextChunk(text="Yes", reasoning="so.", num_tokens=4, num_reasoning_tokens=3),
-        TextChunk(text=".", num_tokens=1, finish_reason=STOP),
-    ],
-    "tool_calls": [
-        TextChunk(text="I look.", num_tokens=3),
-        TextChunk(text="", num_tokens=4, tool_calls=(ToolCallDelta(0, "toolu_1", "look", ""),)),
-        TextChunk(text="", num_tokens=1, tool_calls=(ToolCallDelta(0, None, None, '{"at":'),)),
-        TextChunk(
-            text="",
-            num_tokens=9,
-            tool_calls=(
-                ToolCallDelta(0, None, None, ' "天"}'),
-                ToolCallDelta(1, "toolu_2", "wait", "{}"),
-            ),
-        ),
-        TextChunk(text="", num_tokens=0, finish_reason=FinishReason.TOOL_CALLS),
-    ],
+    "plain": PLAIN,
+    "thinking": THOUGHTS,
+    "tool_calls": TOOL_CALLS,
     "stop_sequence": [
         TextChunk(text="one", num_tokens=4, finish_reason=STOP, stop_string=", two"),
     ],
@@ -136,8 +115,8 @@ async def test_a_plain_answer_has_its_blocks_in_order() -> None:
         "model": "m",
         "content": [
             {"type": "text", "text": "I look."},
-            {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"at": "天"}},
-            {"type": "tool_use", "id": "toolu_2", "name": "wait", "input": {}},
+            {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "天"}},
+            {"type": "tool_use", "id": "call_2", "name": "wait", "input": {}},
         ],
         "stop_reason": "tool_use",
         "stop_sequence": None,
@@ -175,7 +154,7 @@ async def test_the_limit_that_was_met_is_told(is_bound_by_context: bool, reason:
 
 async def test_a_call_that_was_cut_off_has_no_input() -> None:
     async def cut() -> AsyncIterator[TextChunk]:
-        call = ToolCallDelta(0, "toolu_1", "look", '{"at": "sk')
+        call = ToolCallDelta(0, "call_1", "look", '{"at": "sk')
         yield TextChunk(
             text="", num_tokens=5, tool_calls=(call,), finish_reason=FinishReason.LENGTH
         )

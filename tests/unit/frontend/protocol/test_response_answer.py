@@ -23,7 +23,8 @@ from frontend.protocol.response_answer import (
     error_event,
     sse_typed_event,
 )
-from frontend.types import FinishReason, TextChunk, TokenLogProb, ToolCallDelta
+from frontend.types import FinishReason, TextChunk, TokenLogProb
+from tests.fakes.text_chunks import PLAIN, THOUGHTS, TOOL_CALLS
 from tests.golden_files import Golden
 
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -36,31 +37,9 @@ FIELDS = {
     "tools": [],
 }
 STREAMS: dict[str, list[TextChunk]] = {
-    "text": [
-        TextChunk(text="", num_tokens=0, num_cached_tokens=3),
-        TextChunk(text="人", num_tokens=2),
-        TextChunk(text='"quoted"\n', num_tokens=3),
-        TextChunk(text="", num_tokens=0, finish_reason=FinishReason.STOP),
-    ],
-    "tool_calls": [
-        TextChunk(text="I look.", num_tokens=3),
-        TextChunk(text="", num_tokens=4, tool_calls=(ToolCallDelta(0, "call_1", "look", ""),)),
-        TextChunk(text="", num_tokens=1, tool_calls=(ToolCallDelta(0, None, None, '{"at":'),)),
-        TextChunk(
-            text="",
-            num_tokens=9,
-            tool_calls=(
-                ToolCallDelta(0, None, None, ' "天"}'),
-                ToolCallDelta(1, "call_2", "wait", "{}"),
-            ),
-        ),
-        TextChunk(text="", num_tokens=0, finish_reason=FinishReason.TOOL_CALLS),
-    ],
-    "reasoning": [
-        TextChunk(text="", reasoning="Hm, ", num_tokens=2, num_reasoning_tokens=2),
-        TextChunk(text="Yes", reasoning="so.", num_tokens=4, num_reasoning_tokens=3),
-        TextChunk(text=".", num_tokens=1, finish_reason=FinishReason.STOP),
-    ],
+    "text": PLAIN,
+    "tool_calls": TOOL_CALLS,
+    "reasoning": THOUGHTS,
     "log_probs": [
         # the first token is a thought, the second one half a character
         TextChunk(
