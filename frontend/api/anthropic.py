@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
-
 from sanic import HTTPResponse, Request
 
+from frontend.api.answer import send_answer
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
-from frontend.api.sse import send_events
 from frontend.context import Context, context_of
 from frontend.engine import TokenSource
 from frontend.errors import ContextLengthExceeded
@@ -33,17 +31,8 @@ async def create_message(request: Request) -> HTTPResponse | None:
     engine: TokenSource = context.engine
     if body.thinking_budget is not None:
         engine = BudgetedThinking(engine, prepared.tokenizer, budget=body.thinking_budget)
-    chunks = generate(prepared, engine)
-    async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
-        if not body.stream:
-            return json_response(await encoder.encode(chunks))
-        await send_events(
-            request,
-            encoder.encode_stream(chunks),
-            keep_alive_interval_s=context.settings.keep_alive_interval_s,
-            keep_alive=PING,
-        )
-    return None
+    chunks = context.metrics.observe(generation, generate(prepared, engine))
+    return await send_answer(request, encoder, chunks, is_stream=bool(body.stream), keep_alive=PING)
 
 
 async def count_message_tokens(request: Request) -> HTTPResponse:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from contextlib import aclosing
 
 from sanic import HTTPResponse, Request
 
+from frontend.api.answer import send_answer
 from frontend.api.body import read_body
-from frontend.api.responses import json_response
-from frontend.api.sse import send_events
 from frontend.context import context_of
 from frontend.generate import generate
 from frontend.prepare import PreparedRequest, prepare_chat
@@ -28,15 +26,8 @@ async def create_chat_completion(request: Request) -> HTTPResponse | None:
     )
     encoder = _encoder(body, prepared)
     chunks = generate(prepared, context.engine)
-    async with aclosing(context.metrics.observe(prepared.generation, chunks)) as chunks:
-        if not body.stream:
-            return json_response(await encoder.encode(chunks))
-        await send_events(
-            request,
-            encoder.encode_stream(chunks),
-            keep_alive_interval_s=context.settings.keep_alive_interval_s,
-        )
-    return None
+    observed = context.metrics.observe(prepared.generation, chunks)
+    return await send_answer(request, encoder, observed, is_stream=bool(body.stream))
 
 
 def _encoder(body: ChatRequest, prepared: PreparedRequest) -> ChatEncoder:

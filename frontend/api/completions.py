@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from sanic import HTTPResponse, Request
 
+from frontend.api.answer import send_answer
 from frontend.api.body import read_body
-from frontend.api.responses import json_response
-from frontend.api.sse import send_events
 from frontend.context import Context, context_of
 from frontend.fan_in import fan_in
 from frontend.generate import generate
@@ -25,15 +23,8 @@ async def create_completion(request: Request) -> HTTPResponse | None:
     body = read_body(request, CompletionRequest)
     prepared = await prepare_completion(body, catalog=context.catalog, engine=context.engine)
     encoder = _encoder(body, prepared)
-    async with aclosing(_generate(context, prepared)) as chunks:
-        if not body.stream:
-            return json_response(await encoder.encode(chunks))
-        await send_events(
-            request,
-            encoder.encode_stream(chunks),
-            keep_alive_interval_s=context.settings.keep_alive_interval_s,
-        )
-    return None
+    chunks = _generate(context, prepared)
+    return await send_answer(request, encoder, chunks, is_stream=bool(body.stream))
 
 
 def _generate(

@@ -79,7 +79,6 @@ async def _stream(request: Request, body: GenerateRequest) -> None:
         await send_events(
             request,
             encoder.encode_stream(chunks),
-            keep_alive_interval_s=context.settings.keep_alive_interval_s,
             keep_alive=KEEP_ALIVE_EVENT,  # clients here parse every chunk as JSON
             gap_s=EVENT_GAP_S,
         )

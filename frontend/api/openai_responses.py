@@ -192,8 +192,4 @@ async def _send(request: Request, events: AsyncGenerator[Event, None]) -> None:
             async for event in events:
                 yield sse_typed_event(event)
 
-    await send_events(
-        request,
-        encoded(),
-        keep_alive_interval_s=context_of(request).settings.keep_alive_interval_s,
-    )
+    await send_events(request, encoded())

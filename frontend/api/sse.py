@@ -14,6 +14,7 @@ from sanic import Request
 from sanic.compat import Header
 
 from frontend.api.errors import error_event
+from frontend.context import context_of
 from frontend.errors import ServingError
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,6 @@ async def send_events(
     request: Request,
     events: AsyncGenerator[bytes, None],
     *,
-    keep_alive_interval_s: float,
     keep_alive: bytes = KEEP_ALIVE_COMMENT,
     gap_s: float = 0.0,
 ) -> None:
@@ -40,12 +40,13 @@ async def send_events(
     event takes longer than the keep-alive interval, the answer begins without it. After that an
     error is the stream's last event, for its 200 has been sent.
     """
+    interval_s = context_of(request).settings.keep_alive_interval_s
     first = asyncio.ensure_future(anext(events))
     try:
-        await asyncio.wait((first,), timeout=keep_alive_interval_s)
+        await asyncio.wait((first,), timeout=interval_s)
         if first.done():
             first.result()
-        out = KeepAlive(request, keep_alive_interval_s, keep_alive)
+        out = KeepAlive(request, interval_s, keep_alive)
         await _stream(out, first, events, gap_s)
     finally:
         if not first.done():
