@@ -33,8 +33,8 @@ async def send_events(
 ) -> None:
     """Send a stream of events.
 
-    With `gap_s` they are at least so far apart: for clients that take what one read gives for one
-    event. What comes meanwhile is in the next one.
+    With `gap_s` they are at least so far apart, comments too: for clients that take what one read
+    gives for one event. What comes meanwhile is in the next one.
 
     A failure before the first event is raised, so that it keeps its HTTP status; but when that
     event takes longer than the keep-alive interval, the answer begins without it. After that an
@@ -46,8 +46,8 @@ async def send_events(
         await asyncio.wait((first,), timeout=interval_s)
         if first.done():
             first.result()
-        out = KeepAlive(request, interval_s, keep_alive)
-        await _stream(out, first, events, gap_s)
+        out = KeepAlive(request, interval_s, keep_alive, gap_s)
+        await _stream(out, first, events)
     finally:
         if not first.done():
             first.cancel()
@@ -56,19 +56,15 @@ async def send_events(
 
 
 async def _stream(
-    out: KeepAlive, first: asyncio.Future[bytes], events: AsyncGenerator[bytes, None], gap_s: float
+    out: KeepAlive, first: asyncio.Future[bytes], events: AsyncGenerator[bytes, None]
 ) -> None:
     async with out:
         try:
             if not first.done():
                 await out.send_keep_alive()
             await out.send(await first)
-            if gap_s:
-                await asyncio.sleep(gap_s)
             async for event in events:
                 await out.send(event)
-                if gap_s:
-                    await asyncio.sleep(gap_s)
         except ServingError as exc:
             logger.warning("stream failed", extra={"code": exc.code})
             await out.send_error(exc)
@@ -84,10 +80,13 @@ class KeepAlive:
     path one store a token, where a timeout around each event would cost a task.
     """
 
-    def __init__(self, request: Request, interval_s: float, keep_alive: bytes) -> None:
+    def __init__(
+        self, request: Request, interval_s: float, keep_alive: bytes, gap_s: float = 0.0
+    ) -> None:
         self._request = request
         self._interval_s = interval_s
         self._keep_alive = keep_alive
+        self._gap_s = gap_s
         self._is_quiet = True
         self._lock = asyncio.Lock()
 
@@ -106,16 +105,20 @@ class KeepAlive:
 
     async def send(self, event: bytes) -> None:
         self._is_quiet = False
-        async with self._lock:
-            await self._response.send(event)
+        await self._write(event)
 
     async def send_error(self, error: ServingError) -> None:
         """The stream's last event."""
         await self.send(error_event(self._request, error))
 
     async def send_keep_alive(self) -> None:
+        await self._write(self._keep_alive)
+
+    async def _write(self, event: bytes) -> None:
         async with self._lock:
-            await self._response.send(self._keep_alive)
+            await self._response.send(event)
+            if self._gap_s:
+                await asyncio.sleep(self._gap_s)
 
     async def _run(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from frontend.api.sse import KeepAlive
 from frontend.errors import EngineUnavailable, GenerationFailed
 from frontend.settings import Settings
 from tests.fakes.engine import (
@@ -177,6 +178,29 @@ def test_a_quiet_native_stream_has_empty_tokens(
     assert tokens.index("a") >= 2
     assert tokens.index("b") - tokens.index("a") > 2
     assert all(event == {"token": "", "finished": False} for event in events if not event["token"])
+
+
+class Writes:
+    """A request, and the answer to it, that keeps when it was written to."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    async def respond(self, **_head: object) -> Writes:
+        return self
+
+    async def send(self, _event: bytes) -> None:
+        self.times.append(time.monotonic())
+
+    async def eof(self) -> None: ...
+
+
+async def test_an_empty_token_and_an_event_are_as_far_apart_as_two_events() -> None:
+    writes: Any = Writes()
+    async with KeepAlive(writes, 60, b"empty", gap_s=0.05) as out:
+        await asyncio.gather(out.send_keep_alive(), out.send(b"event"), out.send_keep_alive())
+    first, second, third = writes.times
+    assert min(second - first, third - second) >= 0.049
 
 
 def test_a_busy_stream_has_no_comments(quick_keep_alive: RawClient, engine: FakeEngine) -> None:
