@@ -43,6 +43,7 @@ TEMPLATE_ARGUMENTS = frozenset(
         "add_generation_prompt",
         "continue_final_message",
         "return_assistant_tokens_mask",
+        "self",
     }
 )
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")

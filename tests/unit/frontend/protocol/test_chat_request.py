@@ -169,6 +169,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"priority": -(2**31) - 1}, "priority", "out_of_range"),
     ({"no_such_field": 1}, "no_such_field", "unknown_field"),
     ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools", "not_supported"),
+    ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs.self", "not_supported"),
     (
         {"continue_final_message": True, "add_generation_prompt": True},
         "continue_final_message",
@@ -328,6 +329,20 @@ def test_choices_are_matched_letter_by_letter() -> None:
 def test_how_tools_may_be_used(fields: dict[str, Any], choice: str, names: list[str]) -> None:
     use = parsed(**fields).tool_use()
     assert (use.choice, [tool.name for tool in use.tools]) == (choice, names)
+
+
+@pytest.mark.parametrize("call", ["auto", "none"])
+def test_without_functions_none_may_be_called(call: str) -> None:
+    assert parsed(function_call=call).tool_use().choice == "none"
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"a": "\\ud800"}', '{"a": NaN}'])
+def test_arguments_that_no_template_could_show_are_refused(arguments: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    assert refusal_of(**message(role="assistant", tool_calls=[call])) == (
+        "messages[1].tool_calls[0].function.arguments",
+        "wrong_type",
+    )
 
 
 def test_one_call_at_the_most_is_kept_also_where_it_is_forced() -> None:
