@@ -114,7 +114,7 @@ def _token_prompt(
     text, offsets = "", []
     for token_id in token_ids:
         offsets.append(len(text))
-        text += detokenizer.push([token_id])
+        text += detokenizer.push(token_id)
     text += detokenizer.flush()
     return CompletionPrompt(token_ids=token_ids, text=text, offsets=offsets)
 
