@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -70,6 +70,24 @@ class GenerationRequest:
     # 64 bits, unsigned; cached prompt beginnings are shared with requests of the same salt only.
     cache_salt: int | None = None
     priority: int = 0  # 32 bits; lower is sooner
+
+    def continued(self, token_ids: list[int], *, part: str) -> GenerationRequest:
+        """The request for what comes behind these tokens of the answer, now the prompt's end.
+
+        The rest of the prompt is in the engine's prefix cache. max_new_tokens is below 1 where
+        they leave no room.
+
+        Args:
+            part: a name, unique among the answer's parts.
+        """
+        min_tokens = max(self.sampling.min_tokens - len(token_ids), 0)
+        return replace(
+            self,
+            request_id=f"{self.request_id}-{part}",
+            prompt_token_ids=self.prompt_token_ids + token_ids,
+            max_new_tokens=self.max_new_tokens - len(token_ids),
+            sampling=replace(self.sampling, min_tokens=min_tokens),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
