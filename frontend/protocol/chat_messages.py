@@ -131,3 +131,9 @@ def text_of(content: str | list[ContentPart] | None) -> str:
     if isinstance(content, list):
         return "".join(part.text or part.refusal or "" for part in content)
     return content or ""
+
+
+def text_length(message: ChatMessage) -> int:
+    """Characters of all that the message says and calls."""
+    arguments = sum(len(call.function.arguments) for call in message.tool_calls or ())
+    return len(text_of(message.content)) + len(_thoughts(message) or "") + arguments

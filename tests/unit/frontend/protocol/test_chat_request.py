@@ -480,6 +480,20 @@ def test_echo_shows_the_assistants_last_words_only() -> None:
     assert parsed(messages=[USER], echo=True).echoed_text() == ""
 
 
+def test_all_that_a_prompt_is_made_of_makes_it_long() -> None:
+    long = "x" * 20_000
+    call = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"a": long})}}
+    function = {"name": "f", "parameters": {"description": long}}
+    for fields in (
+        {"messages": [{"role": "user", "content": long}]},
+        {"messages": [{"role": "assistant", "content": "", "reasoning_content": long}]},
+        {"messages": [{"role": "assistant", "tool_calls": [call]}]},
+        {"tools": [{"type": "function", "function": function}]},
+        {"functions": [function]},
+    ):
+        assert parsed(**fields).num_chars() >= len(long)
+
+
 def test_equal_salts_have_equal_numbers_of_64_bits() -> None:
     numbers = {parsed(cache_salt=salt).cache_salt_number() for salt in ("a", "b", "a")}
     assert len(numbers) == 2
