@@ -98,7 +98,9 @@ class TokenLogProb:
     log_prob: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nobody changes this, nor TextChunk; but one is made for every token, and making it takes a frozen
+# class four times as long.
+@dataclass(slots=True, kw_only=True)
 class TokenChunk:
     """New tokens of one sequence, as the engine delivered them; never the prompt's.
 
@@ -125,7 +127,7 @@ class ToolCallDelta:
     arguments: str  # JSON text; the pieces of a call joined are its arguments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # see TokenChunk
 class TextChunk:
     """New text of one sequence, safe to show: no half characters, nothing of a stop string.
 
