@@ -19,6 +19,8 @@ from frontend.errors import (
 )
 from frontend.protocol.parse import parse_body
 
+MAX_GZIP_MEMBERS = 64  # zlib copies all that is behind each of them
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -66,12 +68,13 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
 def _gunzip(body: bytes, max_bytes: int) -> tuple[bytes, bool]:
     """At most `max_bytes`, and whether the stream had its end; it may have several members."""
     inflated = b""
-    while True:
+    for _ in range(MAX_GZIP_MEMBERS):
         member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
         inflated += member.decompress(body, max_bytes - len(inflated))
         body = member.unused_data
         if not body or not member.eof or len(inflated) >= max_bytes:
             return inflated, member.eof
+    return inflated, False
 
 
 def _unbrotli(body: bytes, max_bytes: int) -> tuple[bytes, bool]:

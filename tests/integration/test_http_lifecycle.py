@@ -241,6 +241,12 @@ def test_a_gzip_body_may_have_several_members(client: RawClient) -> None:
     assert ask(client, CHAT, body, {"Content-Encoding": "gzip"}).status == 200
 
 
+def test_a_gzip_body_of_countless_members_is_400(client: RawClient) -> None:
+    body = gzip.compress(b"") * 1000 + gzip.compress(json.dumps(HELLO).encode())
+    answer = ask(client, CHAT, body, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
+
+
 @pytest.mark.parametrize("encoding", ["deflate", "zstd", "gzip, gzip", "nonsense"])
 def test_other_encodings_are_415_and_name_those_that_work(client: RawClient, encoding: str) -> None:
     answer = ask(client, CHAT, zlib.compress(b"{}"), {"Content-Encoding": encoding})
