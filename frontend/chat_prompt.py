@@ -9,7 +9,13 @@ from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.tools import ToolUse
 from frontend.text.output_format import OutputFormat
 from frontend.text.output_parser import OutputParser
-from frontend.text.reasoning import answer_opening, end_reasoning, may_reason, reasoning_parser
+from frontend.text.reasoning import (
+    answer_opening,
+    end_reasoning,
+    may_reason,
+    reasoning_parser,
+    thought_end,
+)
 from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
 from frontend.text.tool_parsers.forced import NamedToolParser, RequiredToolParser
 from frontend.text.tool_parsers.registry import TOOL_PARSERS, tool_parser
@@ -25,6 +31,7 @@ class LateGuide:
 
     guide: Guide
     new_parser: NewParser | None  # of the guided answer
+    end_of_thoughts_ids: list[int]  # for thoughts that the model has not ended itself
     opening_ids: list[int]  # between the thoughts and the answer
     first_opening_ids: list[int]  # before an answer without thoughts
 
@@ -118,6 +125,7 @@ class ChatPrompt:
         late_guide = LateGuide(
             guide=guide,
             new_parser=self._forced_parser(),
+            end_of_thoughts_ids=self._encode(thought_end(thinks) if thinks else ""),
             opening_ids=self._opening_ids(has_thoughts=True),
             first_opening_ids=self._opening_ids(has_thoughts=False),
         )
@@ -125,8 +133,10 @@ class ChatPrompt:
 
     def _opening_ids(self, *, has_thoughts: bool) -> list[int]:
         name = self._style.reasoning_parser
-        opening = answer_opening(name, has_thoughts=has_thoughts) if name else ""
-        return self._tokenizer.encode(opening, add_special_tokens=False)
+        return self._encode(answer_opening(name, has_thoughts=has_thoughts) if name else "")
+
+    def _encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False)
 
     def _forced_parser(self) -> NewParser | None:
         """For what a guide forces: a call, or (None) text."""

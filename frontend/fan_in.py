@@ -59,5 +59,7 @@ async def _pump(
             async for item in stream:
                 await arrived.put((index, item))
     except Exception as exc:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise  # while the stream was closed: nobody takes it from the queue any more
         end = _End(exc)
     await arrived.put(end)

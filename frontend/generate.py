@@ -58,25 +58,22 @@ async def _generate_late(
 ) -> AsyncGenerator[TextChunk, None]:
     """Let the model think, and call tools, as it likes; but what it answers follows the guide.
 
-    Where its answer begins the engine is asked again, with the thoughts as a part of the prompt:
-    its prefix cache has them.
+    Where its answer begins the engine is asked again, with the thoughts as a part of the prompt.
     """
-    start = _AnswerStart(prepared, late)
+    sequence = _new_sequence(prepared)
+    assert isinstance(sequence, ParsedSequence), "what is guided late is parsed before"
+    start = _AnswerStart(sequence)
     async with aclosing(engine.stream(prepared.generation)) as chunks:
         async for chunk in chunks:
-            for single in single_tokens(chunk):
-                for piece in start.push(single):
-                    yield piece
-                if start.is_finished:
-                    return
-                if start.is_found:
-                    break
+            for piece in start.push(chunk):
+                yield piece
+            if start.is_finished:
+                return
             if start.is_found:
                 break
         else:
             raise GenerationFailed(reason=NO_FINISH_REASON)
-    yield start.rest_of_thoughts()
-    guided = start.guided_request()
+    guided = _guided_request(prepared, late, start)
     if guided.generation.max_new_tokens < 1:
         yield TextChunk(text="", num_tokens=0, finish_reason=FinishReason.LENGTH)
         return
@@ -86,77 +83,81 @@ async def _generate_late(
 
 
 class _AnswerStart:
-    """Reads what comes before an answer, token by token, until the answer begins."""
+    """Reads what comes before an answer, until the answer begins."""
 
-    def __init__(self, prepared: PreparedRequest, late: LateGuide) -> None:
-        assert prepared.new_parser is not None, "what is guided late is parsed before"
-        self._prepared, self._late = prepared, late
-        text = SequenceText(prepared.generation, prepared.decoder)
-        self._sequence = ParsedSequence(text, prepared.new_parser())
-        self._token_ids: list[int] = []
-        self._num_thought = 0  # the first tokens of them
-        self._num_given_out = 0  # in chunks, as the next one
-        self._num_reasoning_given_out = 0
+    def __init__(self, sequence: ParsedSequence) -> None:
+        self._sequence = sequence
         self._waiting: list[TextChunk] = []  # what may turn out to belong to the answer
         self._has_calls = False
+        self.thought_ids: list[int] = []  # all tokens that were given out
         self.is_found = False
         self.is_finished = False
 
+    @property
+    def is_within_thoughts(self) -> bool:
+        """Whether the model has stopped without an end to them."""
+        return self._sequence.is_reasoning
+
     def push(self, chunk: TokenChunk) -> list[TextChunk]:
-        """Add one token; return what may be shown."""
+        """Return what may be shown; where the answer begins, no more of the chunk is used."""
+        shown: list[TextChunk] = []
+        for single in single_tokens(chunk):
+            shown += self._push(single)
+            if self.is_found or self.is_finished:
+                break
+        self.thought_ids += [token_id for piece in shown for token_id in piece.token_ids]
+        return shown
+
+    def _push(self, single: TokenChunk) -> list[TextChunk]:
         was_reasoning = self._sequence.is_reasoning
-        piece = self._sequence.push(chunk)
-        self._token_ids += chunk.token_ids
-        if was_reasoning or self._sequence.is_reasoning:
-            self._num_thought = len(self._token_ids)
+        piece = self._sequence.push(single)
         if piece is None:
             return []
+        self._waiting.append(piece)
         self._has_calls = self._has_calls or bool(piece.tool_calls)
         self.is_found = not self._has_calls and self._begins_answer(piece)
         if self.is_found:
-            return []
+            return [_thoughts_of(waiting) for waiting in self._waiting]
         self.is_finished = piece.finish_reason is not None
-        self._waiting.append(piece)
-        is_thought = self._num_thought == len(self._token_ids)
-        return self._give_out() if is_thought or self._has_calls or self.is_finished else []
-
-    def rest_of_thoughts(self) -> TextChunk:
-        """Those of their tokens that have not been given out."""
-        token_ids = self._token_ids[self._num_given_out : self._num_thought]
-        num_reasoning_tokens = self._num_thought - self._num_reasoning_given_out
-        return TextChunk(
-            text="",
-            num_tokens=len(token_ids),
-            token_ids=token_ids,
-            num_reasoning_tokens=num_reasoning_tokens,
-        )
-
-    def _give_out(self) -> list[TextChunk]:
+        if not (
+            was_reasoning or self._sequence.is_reasoning or self._has_calls or self.is_finished
+        ):
+            return []
         given, self._waiting = self._waiting, []
-        self._num_given_out += sum(piece.num_tokens for piece in given)
-        self._num_reasoning_given_out += sum(piece.num_reasoning_tokens for piece in given)
         return given
 
     def _begins_answer(self, piece: TextChunk) -> bool:
         has_ended = piece.finish_reason is FinishReason.STOP and not self._sequence.is_stopped
         return has_ended or bool(piece.text.strip())
 
-    def guided_request(self) -> PreparedRequest:
-        """The request for the answer."""
-        first, late = self._prepared.generation, self._late
-        opening_ids = late.opening_ids if self._num_thought else late.first_opening_ids
-        prefix_ids = [*self._token_ids[: self._num_thought], *opening_ids]
-        generation = replace(
-            first,
-            request_id=f"{first.request_id}-guided",
-            prompt_token_ids=first.prompt_token_ids + prefix_ids,
-            max_new_tokens=first.max_new_tokens - len(prefix_ids),
-            sampling=replace(first.sampling, guide=late.guide),
-        )
-        return replace(
-            self._prepared,
-            generation=generation,
-            decoder=self._prepared.tokenizer,
-            new_parser=late.new_parser,
-            late_guide=None,
-        )
+
+def _thoughts_of(chunk: TextChunk) -> TextChunk:
+    """The chunk without the answer that begins in it; thoughts are its first tokens."""
+    num_tokens = chunk.num_reasoning_tokens
+    return replace(
+        chunk,
+        text="",
+        num_tokens=num_tokens,
+        finish_reason=None,
+        token_ids=chunk.token_ids[:num_tokens],
+        log_probs=chunk.log_probs and chunk.log_probs[:num_tokens],
+        top_log_probs=chunk.top_log_probs and chunk.top_log_probs[:num_tokens],
+    )
+
+
+def _guided_request(
+    prepared: PreparedRequest, late: LateGuide, start: _AnswerStart
+) -> PreparedRequest:
+    """The request for the answer."""
+    end_ids = late.end_of_thoughts_ids if start.is_within_thoughts else []
+    opening_ids = late.opening_ids if start.thought_ids else late.first_opening_ids
+    generation = prepared.generation.continued(
+        [*start.thought_ids, *end_ids, *opening_ids], part="guided"
+    )
+    return replace(
+        prepared,
+        generation=replace(generation, sampling=replace(generation.sampling, guide=late.guide)),
+        decoder=prepared.tokenizer,
+        new_parser=late.new_parser,
+        late_guide=None,
+    )

@@ -33,7 +33,7 @@ async def check(guide: Guide, loaded: LoadedModel, *, param: str, text_param: st
         raise InvalidParameter(text_param, "invalid_guide", reason=problem)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)  # of up to a MB each
 def _problem(guide: Guide) -> str | None:
     """What is wrong with a guide; agents send the same ones again and again."""
     try:

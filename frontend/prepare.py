@@ -11,17 +11,16 @@ from typing import TypeVar
 from build_engines.artefact import Artefact
 from frontend import guides
 from frontend.catalog import Catalog
-from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser
+from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser, Reading
 from frontend.engine import Engine
 from frontend.errors import ContextLengthExceeded, InvalidParameter
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.extras import ExtraFields
-from frontend.protocol.native import GenerateRequest
 from frontend.protocol.sampling import SamplingFields
 from frontend.protocol.tools import ToolUse
 from frontend.text.detokenizer import Decoder, MarkupDecoder
 from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
-from frontend.types import GenerationRequest, Guide, LoadedModel, ModelLimits
+from frontend.types import GenerationRequest, Guide, LoadedModel, ModelLimits, SamplingParams
 
 # Tokenizing takes about 1 ms for 10 kB; above this much it would hold up the other streams.
 OFF_LOOP_CHARS = 10_000
@@ -75,6 +74,16 @@ async def text_model(name: str | None, *, catalog: Catalog, engine: Engine) -> T
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedChat:
+    """A chat's prompt as one model has it, however long, and how the answer to it is read."""
+
+    model: TextModel
+    text: str
+    token_ids: list[int]
+    reading: Reading
+
+
 async def prepare_chat(
     body: ChatRequest,
     *,
@@ -93,6 +102,46 @@ async def prepare_chat(
         InvalidRequest: a field's value, or a prompt that does not fit.
         ModelNotFound, ModelNotLoaded, EngineUnavailable: nothing can serve it now.
     """
+    chat = await render_chat(
+        body,
+        catalog=catalog,
+        engine=engine,
+        prompt_param=prompt_param,
+        allows_chat_template=allows_chat_template,
+    )
+    model, reading = chat.model, chat.reading
+    generation = new_generation(
+        body,
+        model,
+        chat.token_ids,
+        sampling=await extra_sampling(
+            body, model, num_log_probs=body.num_log_probs, guide=reading.guide
+        ),
+        prompt_param=prompt_param,
+        max_new_tokens=body.max_new_tokens,
+        id_prefix=id_prefix,
+    )
+    return PreparedRequest(
+        generation=with_extras(generation, body, model),
+        tokenizer=model.tokenizer,
+        decoder=_decoder(model, reading.new_parser),
+        fingerprint=model.fingerprint,
+        new_parser=reading.new_parser,
+        late_guide=reading.late_guide,
+        prompt_text=chat.text,
+        context_token_ids=text_context(chat.token_ids) if body.continue_final_message else (),
+    )
+
+
+async def render_chat(
+    body: ChatRequest,
+    *,
+    catalog: Catalog,
+    engine: Engine,
+    prompt_param: str = "messages",
+    allows_chat_template: bool = False,
+) -> RenderedChat:
+    """The first half of `prepare_chat`, with the same arguments and errors."""
     body.check()
     if body.chat_template is not None and not allows_chat_template:
         raise InvalidParameter("chat_template", "not_allowed")
@@ -113,27 +162,7 @@ async def prepare_chat(
         return text, tokenizer.encode(text, add_special_tokens=False)
 
     text, token_ids = await off_loop(body.num_chars(), make_prompt)
-    generation = new_generation(
-        body,
-        model,
-        token_ids,
-        prompt_param=prompt_param,
-        max_new_tokens=body.max_new_tokens,
-        id_prefix=id_prefix,
-    )
-    reading = chat.reading(text)
-    return PreparedRequest(
-        generation=with_extras(
-            generation, body, model, num_log_probs=body.num_log_probs, guide=reading.guide
-        ),
-        tokenizer=tokenizer,
-        decoder=_decoder(model, reading.new_parser),
-        fingerprint=model.fingerprint,
-        new_parser=reading.new_parser,
-        late_guide=reading.late_guide,
-        prompt_text=text,
-        context_token_ids=text_context(token_ids) if body.continue_final_message else (),
-    )
+    return RenderedChat(model=model, text=text, token_ids=token_ids, reading=chat.reading(text))
 
 
 async def _checked_guide(body: ChatRequest, use: ToolUse, model: TextModel) -> Guide | None:
@@ -147,43 +176,6 @@ async def _checked_guide(body: ChatRequest, use: ToolUse, model: TextModel) -> G
         # Each answer is asked for in two parts; see LateGuide.
         raise InvalidParameter("n", "conflict", other=f"{param}, {use.tools_param}")
     return guide
-
-
-async def prepare_generate(
-    body: GenerateRequest, *, catalog: Catalog, engine: Engine
-) -> PreparedRequest:
-    """Like `prepare_chat`, for the native surface."""
-    body.check()
-    model = await text_model(body.model, catalog=catalog, engine=engine)
-    tokenizer = model.tokenizer
-    is_chat = body.apply_chat_template is not False and tokenizer.has_chat_template
-
-    def make_prompt() -> tuple[str, list[int]]:
-        if not is_chat:
-            return body.prompt, tokenizer.encode(body.prompt, add_special_tokens=True)
-        try:
-            text = tokenizer.render_chat([{"role": "user", "content": body.prompt}])
-        except ChatTemplateError as exc:
-            raise InvalidParameter("prompt", "chat_template_failed", reason=str(exc)) from exc
-        return text, tokenizer.encode(text, add_special_tokens=False)
-
-    text, token_ids = await off_loop(len(body.prompt), make_prompt)
-    generation = new_generation(
-        body,
-        model,
-        token_ids,
-        prompt_param="prompt",
-        max_new_tokens=body.max_tokens,
-        id_prefix="gen-",
-    )
-    return PreparedRequest(
-        generation=generation,
-        tokenizer=tokenizer,
-        decoder=tokenizer,
-        fingerprint=model.fingerprint,
-        prompt_text=text,
-        context_token_ids=() if is_chat else text_context(token_ids),
-    )
 
 
 def text_context(token_ids: list[int]) -> tuple[int, ...]:
@@ -201,6 +193,7 @@ def new_generation(
     model: TextModel,
     token_ids: list[int],
     *,
+    sampling: SamplingParams,
     prompt_param: str,
     max_new_tokens: int | None,
     id_prefix: str,
@@ -212,7 +205,7 @@ def new_generation(
         max_new_tokens: None: as many as the context has room for.
 
     Raises:
-        InvalidRequest: the prompt does not fit, or a field is beyond the model's vocabulary.
+        InvalidRequest: the prompt does not fit.
     """
     limits = model.loaded.limits
     room = _room(token_ids, limits, param=prompt_param)
@@ -222,35 +215,42 @@ def new_generation(
         model=model.name,
         prompt_token_ids=token_ids,
         max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
-        sampling=fields.sampling_params(limits.vocab_size),
+        sampling=sampling,
         stop=fields.stop_strings(),
         end_id=None if fields.ignore_eos else end_id,
         stop_token_ids=() if fields.ignore_eos else tuple(other_eos_ids),
     )
 
 
+async def extra_sampling(
+    body: ExtraFields, model: TextModel, *, num_log_probs: int | None, guide: Guide | None
+) -> SamplingParams:
+    """How tokens are chosen, by all fields: once a request, however many prompts it has.
+
+    Raises:
+        InvalidParameter: a token id beyond the vocabulary.
+    """
+    sampling = body.sampling_params(model.loaded.limits.vocab_size)
+    words = body.bad_words or []
+    bad_words = await off_loop(
+        sum(len(word) for word in words),
+        lambda: [ids for word in words for ids in model.tokenizer.word_ids(word)],
+    )
+    return replace(sampling, bad_words=tuple(bad_words), num_log_probs=num_log_probs, guide=guide)
+
+
 def with_extras(
-    generation: GenerationRequest,
-    body: ExtraFields,
-    model: TextModel,
-    *,
-    num_log_probs: int | None,
-    guide: Guide | None,
+    generation: GenerationRequest, body: ExtraFields, model: TextModel
 ) -> GenerationRequest:
     """The same with what the fields beyond the native surface's say.
 
     Raises:
         InvalidParameter: a token id beyond the vocabulary.
     """
-    words = [ids for word in body.bad_words or () for ids in model.tokenizer.word_ids(word)]
-    sampling = replace(
-        generation.sampling, bad_words=tuple(words), num_log_probs=num_log_probs, guide=guide
-    )
     stop_token_ids = body.checked_stop_token_ids(model.loaded.limits.vocab_size)
     return replace(
         generation,
         num_sequences=body.n or 1,
-        sampling=sampling,
         stop_token_ids=(*generation.stop_token_ids, *stop_token_ids),
         cache_salt=body.cache_salt_number(),
         priority=body.priority or 0,

@@ -11,6 +11,7 @@ from frontend.errors import InvalidParameter
 from frontend.prepare import (
     PreparedRequest,
     TextModel,
+    extra_sampling,
     new_generation,
     off_loop,
     text_context,
@@ -23,7 +24,9 @@ from frontend.protocol.inputs import Input, input_param
 from frontend.protocol.parse import check_range
 from frontend.text.detokenizer import Detokenizer, MarkupDecoder
 from frontend.text.tokenizer import TextTokenizer
-from frontend.types import GenerationRequest, Guide
+from frontend.types import GenerationRequest, SamplingParams
+
+CHARS_PER_ECHOED_TOKEN = 20  # as long as these take to tokenize, a token takes to become text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +56,13 @@ async def prepare_completion(
         param, guide = guided
         await guides.check(guide, model.loaded, param=param, text_param=param)
     inputs = _inputs(body, model)
-    num_chars = sum(len(one) for one in inputs if isinstance(one, str))
-    prompts = await off_loop(num_chars, lambda: _prompts(body, model, inputs))
+    sampling = await extra_sampling(
+        body, model, num_log_probs=body.num_log_probs, guide=guided[1] if guided else None
+    )
+    prompts = await off_loop(_num_chars(body, inputs), lambda: _prompts(body, model, inputs))
     return PreparedCompletion(
         requests=[
-            _prepared(body, model, index, prompt, guide=guided[1] if guided else None)
-            for index, prompt in enumerate(prompts)
+            _prepared(body, model, index, prompt, sampling) for index, prompt in enumerate(prompts)
         ],
         prompts=prompts,
     )
@@ -78,6 +82,12 @@ def _inputs(body: CompletionRequest, model: TextModel) -> list[Input]:
     if tokens.bos_id is None:
         raise InvalidParameter("prompt", "missing" if body.prompt is None else "empty")
     return [[tokens.bos_id]]
+
+
+def _num_chars(body: CompletionRequest, inputs: list[Input]) -> int:
+    """About how long the prompts are, for `off_loop`."""
+    per_token = CHARS_PER_ECHOED_TOKEN if body.echo else 0
+    return sum(len(one) * (1 if isinstance(one, str) else per_token) for one in inputs)
 
 
 def _prompts(
@@ -114,7 +124,7 @@ def _token_prompt(
     text, offsets = "", []
     for token_id in token_ids:
         offsets.append(len(text))
-        text += detokenizer.push([token_id])
+        text += detokenizer.push(token_id)
     text += detokenizer.flush()
     return CompletionPrompt(token_ids=token_ids, text=text, offsets=offsets)
 
@@ -124,20 +134,19 @@ def _prepared(
     model: TextModel,
     index: int,
     prompt: CompletionPrompt,
-    *,
-    guide: Guide | None,
+    sampling: SamplingParams,
 ) -> PreparedRequest:
     generation = new_generation(
         body,
         model,
         prompt.token_ids,
+        sampling=sampling,
         prompt_param=input_param("prompt", body.prompt, index),
         max_new_tokens=body.max_new_tokens,
         id_prefix="cmpl-",
     )
-    generation = with_extras(generation, body, model, num_log_probs=body.num_log_probs, guide=guide)
     generation = replace(
-        _showing_end(generation),
+        _showing_end(with_extras(generation, body, model)),
         num_sequences=body.num_candidates,
         returns_prompt_log_probs=body.needs_prompt_log_probs,
     )

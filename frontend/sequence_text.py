@@ -37,22 +37,15 @@ class SequenceText:
 
     def push(self, chunk: TokenChunk) -> TextChunk | None:
         """Return the text that became certain, or None when all of it is held back."""
-        whole, chunk = chunk, self.cut_at_stop_token(chunk)
-        text = self._detokenizer.push(chunk.token_ids) if chunk.token_ids else ""
+        whole, cut = chunk, self.cut_at_stop_token(chunk)
+        text, chunk = self._read(cut)
         reason = chunk.finish_reason
-        if reason:
-            text += self._detokenizer.flush()
-        text, is_stopped = self._stop_matcher.push(text)
-        if is_stopped:
-            reason = FinishReason.STOP
-        elif reason:
-            text += self._stop_matcher.flush()
         self.is_finished = reason is not None
         if not text and not reason and chunk.log_probs is None and chunk.num_cached_tokens is None:
             self._held_ids += chunk.token_ids
             return None
         num_tokens = len(self._held_ids) + len(chunk.token_ids)
-        if self._shows_stop_token and chunk is not whole:
+        if self._shows_stop_token and cut is not whole and self.stop_string is None:
             chunk = _first_tokens(whole, len(chunk.token_ids) + 1)
         token_ids = chunk.token_ids
         if self._held_ids:
@@ -70,6 +63,22 @@ class SequenceText:
             prompt_log_probs=chunk.prompt_log_probs,
             prompt_top_log_probs=chunk.prompt_top_log_probs,
         )
+
+    def _read(self, chunk: TokenChunk) -> tuple[str, TokenChunk]:
+        """The text that became certain, and the chunk: none of it behind a stop string's token."""
+        texts = []
+        for num_read, token_id in enumerate(chunk.token_ids, 1):
+            text, is_stopped = self._stop_matcher.push(self._detokenizer.push(token_id))
+            texts.append(text)
+            if is_stopped:
+                chunk = _first_tokens(chunk, num_read)
+                return "".join(texts), replace(chunk, finish_reason=FinishReason.STOP)
+        if chunk.finish_reason:
+            text, is_stopped = self._stop_matcher.push(self._detokenizer.flush())
+            texts += (text, self._stop_matcher.flush())
+            if is_stopped:
+                chunk = replace(chunk, finish_reason=FinishReason.STOP)
+        return "".join(texts), chunk
 
     def cut_at_stop_token(self, chunk: TokenChunk) -> TokenChunk:
         """Engines emit the stop token that ended the sequence; like an EOS it is not shown."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import socket
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -49,6 +51,7 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         listening = stack.enter_context(_listen(settings))
         _ensure_built(settings)
         if settings.triton_url is None:
+            stack.enter_context(_only_server_of(settings.home))
             triton = _prepare_triton(settings)
             stack.callback(triton.stop)
             with console.status("Starting Triton and loading the model ..."):
@@ -77,6 +80,30 @@ def _listen(settings: Settings) -> socket.socket:
     listening.listen(1024)
     listening.setblocking(False)
     return listening
+
+
+@contextmanager
+def _only_server_of(home: Path) -> Iterator[None]:
+    """Keep another Triton from the same repository folder and the list of what is to be loaded.
+
+    Raises:
+        ServeError: one runs there.
+    """
+    path = home / "state" / "serve.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:  # the system frees it, however this process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            lock.seek(0)
+            raise ServeError(
+                f"a server (process {lock.read()}) runs from {home} already: stop it, "
+                "or choose another folder with --home"
+            ) from exc
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _ensure_built(settings: Settings) -> None:

@@ -10,12 +10,11 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from frontend.engine import TokenSource
-from frontend.text.reasoning import THINK, THINK_END, reasoning_at_start
+from frontend.text.reasoning import THINK, THINK_CLOSING, THINK_END, reasoning_at_start
 from frontend.text.tokenizer import TextTokenizer
 from frontend.types import FinishReason, GenerationRequest, TokenChunk
 
 _NUM_PROMPT_END_TOKENS = 32  # have a tag and the line ends behind it
-_END = f"\n{THINK_END}\n\n"
 
 
 class BudgetedThinking:
@@ -42,7 +41,7 @@ class BudgetedThinking:
                 yield chunk
             else:
                 return
-        end = self._tokenizer.encode(_END, add_special_tokens=False)
+        end = self._tokenizer.encode(THINK_CLOSING, add_special_tokens=False)
         yield replace(chunk, token_ids=kept + end, finish_reason=None)
         async with aclosing(self._answer(request, thought + end)) as chunks:
             async for chunk in chunks:
@@ -60,17 +59,11 @@ class BudgetedThinking:
     async def _answer(
         self, request: GenerationRequest, token_ids: list[int]
     ) -> AsyncGenerator[TokenChunk, None]:
-        room = request.max_new_tokens - len(token_ids)
-        if room <= 0:
+        answer = request.continued(token_ids, part="answer")
+        if answer.max_new_tokens < 1:
             yield TokenChunk(token_ids=[], finish_reason=FinishReason.LENGTH)
             return
-        request = replace(
-            request,
-            request_id=f"{request.request_id}-answer",
-            prompt_token_ids=request.prompt_token_ids + token_ids,
-            max_new_tokens=room,
-        )
-        async with aclosing(self._engine.stream(request)) as chunks:
+        async with aclosing(self._engine.stream(answer)) as chunks:
             async for chunk in chunks:
                 # the prompt that the client knows was looked up by the first request
                 yield replace(chunk, num_cached_tokens=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
@@ -71,6 +71,24 @@ class GenerationRequest:
     cache_salt: int | None = None
     priority: int = 0  # 32 bits; lower is sooner
 
+    def continued(self, token_ids: list[int], *, part: str) -> GenerationRequest:
+        """The request for what comes behind these tokens of the answer, now the prompt's end.
+
+        The rest of the prompt is in the engine's prefix cache. max_new_tokens is below 1 where
+        they leave no room.
+
+        Args:
+            part: a name, unique among the answer's parts.
+        """
+        min_tokens = max(self.sampling.min_tokens - len(token_ids), 0)
+        return replace(
+            self,
+            request_id=f"{self.request_id}-{part}",
+            prompt_token_ids=self.prompt_token_ids + token_ids,
+            max_new_tokens=self.max_new_tokens - len(token_ids),
+            sampling=replace(self.sampling, min_tokens=min_tokens),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLogProb:
@@ -80,7 +98,9 @@ class TokenLogProb:
     log_prob: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Nobody changes this, nor TextChunk; but one is made for every token, and making it takes a frozen
+# class four times as long.
+@dataclass(slots=True, kw_only=True)
 class TokenChunk:
     """New tokens of one sequence, as the engine delivered them; never the prompt's.
 
@@ -107,7 +127,7 @@ class ToolCallDelta:
     arguments: str  # JSON text; the pieces of a call joined are its arguments
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # see TokenChunk
 class TextChunk:
     """New text of one sequence, safe to show: no half characters, nothing of a stop string.
 

@@ -9,18 +9,23 @@ from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.context import Context, context_of
 from frontend.engine import TokenSource
-from frontend.errors import ContextLengthExceeded
 from frontend.generate import generate
-from frontend.prepare import PreparedRequest, prepare_chat, text_model
+from frontend.prepare import prepare_chat, render_chat, text_model
 from frontend.protocol.anthropic_answer import PING, MessageEncoder
 from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest, PromptRequest
+from frontend.protocol.chat_request import ChatRequest
 from frontend.thinking_budget import BudgetedThinking
 
 
 async def create_message(request: Request) -> HTTPResponse | None:
     context = context_of(request)
     body = read_body(request, MessagesRequest)
-    prepared = await _prepare(context, body)
+    prepared = await prepare_chat(
+        await _chat_request(context, body),
+        catalog=context.catalog,
+        engine=context.engine,
+        id_prefix="msg_",
+    )
     generation = prepared.generation
     encoder = MessageEncoder(
         request_id=generation.request_id,
@@ -36,24 +41,17 @@ async def create_message(request: Request) -> HTTPResponse | None:
 
 
 async def count_message_tokens(request: Request) -> HTTPResponse:
-    body = read_body(request, CountTokensRequest)
-    return json_response({"input_tokens": await _num_prompt_tokens(context_of(request), body)})
+    """Exactly those of the prompt, also of one that the model's context has no room for."""
+    context = context_of(request)
+    chat = await _chat_request(context, read_body(request, CountTokensRequest))
+    rendered = await render_chat(chat, catalog=context.catalog, engine=context.engine)
+    return json_response({"input_tokens": len(rendered.token_ids)})
 
 
-async def _prepare(context: Context, body: PromptRequest) -> PreparedRequest:
+async def _chat_request(context: Context, body: PromptRequest) -> ChatRequest:
+    """The same as a request for chat completions, checked for its model."""
     chat = body.chat_request()
     model = await text_model(body.model, catalog=context.catalog, engine=context.engine)
     style = context.catalog.output_format(model.artefact)
     body.check_model(model.tokenizer.chat_template, reasoning_parser=style.reasoning_parser)
-    return await prepare_chat(
-        chat, catalog=context.catalog, engine=context.engine, id_prefix="msg_"
-    )
-
-
-async def _num_prompt_tokens(context: Context, body: PromptRequest) -> int:
-    """Exactly those of the prompt, also of one that the model's context has no room for."""
-    try:
-        prepared = await _prepare(context, body)
-    except ContextLengthExceeded as exc:
-        return int(str(exc.values["num_tokens"]))
-    return len(prepared.generation.prompt_token_ids)
+    return chat

@@ -19,8 +19,7 @@ from frontend.errors import (
 )
 from frontend.protocol.parse import parse_body
 
-# Each one costs a copy of the rest: a body of nothing but empty ones would take minutes.
-MAX_GZIP_MEMBERS = 64
+MAX_GZIP_MEMBERS = 64  # zlib copies all that is behind each of them
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -97,6 +97,8 @@ def translate(request: Request, exc: Exception) -> ServingError:
             return NotFound(path=request.path)
         case SanicMethodNotAllowed():
             return MethodNotAllowed(method=request.method, allowed=_allowed(exc))
+        case RecursionError():  # only a request's own JSON may be so deep
+            return InvalidRequest("invalid_json", reason="it is nested too deeply")
         case PayloadTooLarge():
             return BodyTooLarge(max_body_bytes=context_of(request).settings.max_body_bytes)
         case SanicException(status_code=status) if status < 500:

@@ -16,7 +16,7 @@ from frontend.api.sse import send_events
 from frontend.context import Context, context_of
 from frontend.errors import InvalidParameter
 from frontend.generate import generate
-from frontend.prepare import prepare_generate
+from frontend.prepare_generate import prepare_generate
 from frontend.protocol.native import (
     KEEP_ALIVE_EVENT,
     BatchGenerateRequest,

@@ -9,8 +9,8 @@ from sanic import HTTPResponse, Request
 
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
-from frontend.context import Context, context_of
-from frontend.prepare import PreparedRequest, off_loop, prepare_chat
+from frontend.context import context_of
+from frontend.prepare import off_loop, prepare_chat, render_chat
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.parse import check_range
 from frontend.protocol.tokenize import (
@@ -29,7 +29,13 @@ async def tokenize(request: Request) -> HTTPResponse:
     artefact = context.catalog.get(body.model).artefacts[0]  # its variants share a tokenizer
     tokenizer = context.catalog.tokenizer(artefact)
     if (chat := body.chat_request()) is not None:
-        token_ids = (await _prepare(context, chat)).generation.prompt_token_ids
+        rendered = await render_chat(
+            chat,
+            catalog=context.catalog,
+            engine=context.engine,
+            allows_chat_template=context.settings.request_chat_template,
+        )
+        token_ids = rendered.token_ids
     else:
         text, adds_special_tokens = body.prompt or "", body.add_special_tokens is not False
         token_ids = await off_loop(
@@ -75,7 +81,12 @@ async def get_tokenizer_info(request: Request) -> HTTPResponse:
 async def render_chat_completion(request: Request) -> HTTPResponse:
     """What the engine would get for a chat request."""
     context = context_of(request)
-    prepared = await _prepare(context, read_body(request, ChatRequest))
+    prepared = await prepare_chat(
+        read_body(request, ChatRequest),
+        catalog=context.catalog,
+        engine=context.engine,
+        allows_chat_template=context.settings.request_chat_template,
+    )
     generation = prepared.generation
     limits = (await context.engine.loaded_model(generation.model)).limits
     return json_response(
@@ -85,13 +96,4 @@ async def render_chat_completion(request: Request) -> HTTPResponse:
             token_ids=generation.prompt_token_ids,
             max_model_len=limits.max_seq_len,
         )
-    )
-
-
-async def _prepare(context: Context, body: ChatRequest) -> PreparedRequest:
-    return await prepare_chat(
-        body,
-        catalog=context.catalog,
-        engine=context.engine,
-        allows_chat_template=context.settings.request_chat_template,
     )

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -49,6 +50,8 @@ def serving(
 ) -> Iterator[Stack]:
     """The whole stack on free ports, until the end of the block; its messages go to `log`.
 
+    It has the models of `home`, but a state of its own: a server may run there.
+
     Args:
         checkout: of the project, with an environment in .venv; None: what runs here.
 
@@ -64,21 +67,31 @@ def serving(
     }
     python = sys.executable if checkout is None else str(checkout.resolve() / ".venv/bin/python")
     command = [python, "-m", "frontend", "serve", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--home", str(home), "--model", model]
-    command += ["--workers", str(workers)]
+    command += ["--port", str(port), "--model", model, "--workers", str(workers)]
+    with tempfile.TemporaryDirectory(prefix="inflight-bench-") as scratch:
+        Path(scratch, "models").symlink_to(home.resolve() / "models", target_is_directory=True)
+        command += ["--home", scratch]
+        with _running(command, environment, log, checkout) as process:
+            stack = Stack(process, f"http://127.0.0.1:{port}")
+            _wait_ready(stack)
+            yield stack
+
+
+@contextmanager
+def _running(
+    command: list[str], environment: dict[str, str], log: TextIO, folder: Path | None
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         command,
-        cwd=checkout,
+        cwd=folder,
         env=environment,
         stdout=log,
         stderr=log,
         start_new_session=True,  # Ctrl-C reaches us only; a second signal would end it at once
         preexec_fn=die_with_parent,  # safe: no thread runs yet that could hold a lock
     )
-    stack = Stack(process, f"http://127.0.0.1:{port}")
     try:
-        _wait_ready(stack)
-        yield stack
+        yield process
     finally:
         process.terminate()
         try:

@@ -57,7 +57,8 @@ def anthropic_error_type(error: type[ServingError]) -> str:
 
 
 def anthropic_error(exc: ServingError, language: Language, request_id: str) -> dict[str, Any]:
-    values = {**exc.values, "param": _PARAMS.get(exc.param or "", exc.param)}
+    param = exc.param and _PARAMS.get(exc.param, exc.param).replace(".function", "")
+    values = {**exc.values, "param": param}
     return {
         "type": "error",
         "error": {

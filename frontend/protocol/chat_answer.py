@@ -39,7 +39,8 @@ class ChatChoice:
         for delta in chunk.tool_calls:
             self._add_call(delta)
         if (log_probs := chat_log_probs(chunk, tokens)) is not None:
-            self.log_probs = (self.log_probs or []) + log_probs["content"]
+            self.log_probs = self.log_probs or []
+            self.log_probs += log_probs["content"]
         self.finish_reason = chunk.finish_reason or self.finish_reason
 
     def _add_call(self, delta: ToolCallDelta) -> None:

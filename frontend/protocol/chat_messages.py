@@ -5,7 +5,6 @@ Source: OpenAI's API description 2.3.0, ChatCompletionRequestMessage.
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import msgspec
@@ -65,9 +64,9 @@ def check_message(path: str, message: ChatMessage) -> None:
             _check_part(f"{path}.content[{i}]", part)
     for i, call in enumerate(message.tool_calls or ()):
         check_limits(call, f"{path}.tool_calls[{i}].")
-        _arguments(f"{path}.tool_calls[{i}].function.arguments", call.function)
+        read_arguments(f"{path}.tool_calls[{i}].function.arguments", call.function.arguments)
     if message.function_call is not None:
-        _arguments(f"{path}.function_call.arguments", message.function_call)
+        read_arguments(f"{path}.function_call.arguments", message.function_call.arguments)
 
 
 def _check_part(path: str, part: ContentPart) -> None:
@@ -106,20 +105,25 @@ def _calls(message: ChatMessage) -> list[dict[str, Any]]:
         {
             "id": call_id,
             "type": "function",
-            "function": {"name": function.name, "arguments": _arguments("messages", function)},
+            "function": {
+                "name": function.name,
+                "arguments": read_arguments("messages", function.arguments),
+            },
         }
         for call_id, function in calls
     ]
 
 
-def _arguments(param: str, function: FunctionCall) -> dict[str, Any]:
+def read_arguments(param: str, text: str) -> dict[str, Any]:
+    """The arguments of a call, "" for none.
+
+    Raises:
+        InvalidParameter: they are no JSON object; it names `param`.
+    """
     try:
-        arguments = json.loads(function.arguments or "{}")
-    except ValueError as exc:
+        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError) as exc:
         raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
-    if not isinstance(arguments, dict):
-        raise InvalidParameter(param, "wrong_type", reason="arguments are a JSON object")
-    return arguments
 
 
 def text_of(content: str | list[ContentPart] | None) -> str:
@@ -127,3 +131,9 @@ def text_of(content: str | list[ContentPart] | None) -> str:
     if isinstance(content, list):
         return "".join(part.text or part.refusal or "" for part in content)
     return content or ""
+
+
+def text_length(message: ChatMessage) -> int:
+    """Characters of all that the message says and calls."""
+    arguments = sum(len(call.function.arguments) for call in message.tool_calls or ())
+    return len(text_of(message.content)) + len(_thoughts(message) or "") + arguments

@@ -12,6 +12,7 @@ from frontend.protocol.chat_messages import (
     ChatMessage,
     check_message,
     template_message,
+    text_length,
     text_of,
 )
 from frontend.protocol.extras import ExtraFields, StreamOptions
@@ -43,6 +44,7 @@ TEMPLATE_ARGUMENTS = frozenset(
         "add_generation_prompt",
         "continue_final_message",
         "return_assistant_tokens_mask",
+        "self",
     }
 )
 REASONING_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -151,7 +153,9 @@ class ChatRequest(ExtraFields, kw_only=True, forbid_unknown_fields=True):
 
     def num_chars(self) -> int:
         """About how long the prompt is."""
-        return sum(len(text_of(message.content)) for message in self.messages)
+        num_chars = sum(text_length(message) for message in self.messages)
+        tools = [*(self.functions or ()), *(tool.function for tool in self.tools or ())]
+        return num_chars + sum(len(repr(tool.parameters)) for tool in tools)
 
     @property
     def begins_answer(self) -> bool:

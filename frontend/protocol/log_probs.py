@@ -60,7 +60,7 @@ class CompletionLogProbs:
         offsets = []
         for token_id in chunk.token_ids:
             offsets.append(self._offset)
-            self._offset += len(self._detokenizer.push([token_id]))
+            self._offset += len(self._detokenizer.push(token_id))
         log_probs, tops = chunk.log_probs or [], chunk.top_log_probs or [[]] * len(offsets)
         return self._encode(chunk.token_ids, log_probs, tops, offsets)
 

@@ -10,10 +10,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-import orjson
 
 from frontend.errors import InvalidParameter
-from frontend.protocol.chat_messages import ChatMessage
+from frontend.protocol.chat_messages import ChatMessage, read_arguments
 from frontend.protocol.parse import check_choice, convert
 from frontend.protocol.tools import FunctionCall, ToolCall
 
@@ -76,7 +75,7 @@ class Call(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename={"is
         _refuse(param, namespace=self.namespace, caller=self.caller)
         if self.is_async:
             raise InvalidParameter(f"{param}.async", "not_supported")
-        _check_arguments(f"{param}.arguments", self.arguments)
+        read_arguments(f"{param}.arguments", self.arguments)
         return {
             "id": self.id or new_id("fc"),
             "type": "function_call",
@@ -270,15 +269,6 @@ def output_text(
         "annotations": annotations or [],
         "logprobs": log_probs or [],
     }
-
-
-def _check_arguments(param: str, arguments: str) -> None:
-    try:
-        parsed = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError as exc:
-        raise InvalidParameter(param, "wrong_type", reason=str(exc)) from exc
-    if not isinstance(parsed, dict):
-        raise InvalidParameter(param, "wrong_type", reason="arguments are a JSON object")
 
 
 def _refuse(param: str, **fields: object) -> None:

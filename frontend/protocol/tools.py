@@ -149,10 +149,10 @@ def function_use(
     _check_functions("functions", definitions)
     name = call.name if isinstance(call, NamedFunction) else None
     _check_named("function_call.name", name, definitions)
-    choice = "named" if name else str(call or ("auto" if definitions else "none"))
+    choice = "named" if name else str(call or "auto")
     return ToolUse(
         tools=definitions,
-        choice=choice,
+        choice=choice if definitions else "none",
         name=name,
         parallel=False,
         tools_param="functions",

@@ -36,8 +36,6 @@ class Detokenizer:
     differently (SentencePiece strips its space), and are held back while the text ends in the
     middle of a character. Source: the prefix and read offsets of TGI's `decode_token`
     (server/text_generation_server/models/model.py).
-
-    Tokens are taken one by one, so that the text does not depend on how they arrive.
     """
 
     def __init__(self, decoder: Decoder, context: Sequence[int] = ()) -> None:
@@ -53,21 +51,8 @@ class Detokenizer:
         self._num_shown = 0  # characters of the held tokens' text that have been given out
         self._num_unfinished = 0  # held tokens since a character was last finished
 
-    def push(self, token_ids: list[int]) -> str:
-        """Add tokens; return the text that became certain."""
-        return "".join([self._push(token_id) for token_id in token_ids])
-
-    def flush(self) -> str:
-        """Return what is held back, but for a half character at its very end."""
-        for start in range(1, len(self._held)):
-            # Behind bytes that are no character there may be whole ones.
-            text = self._decoder.decode(self._held[start:])
-            if not text.endswith(REPLACEMENT):
-                self._held.clear()
-                return REPLACEMENT * start + text
-        return ""
-
-    def _push(self, token_id: int) -> str:
+    def push(self, token_id: int) -> str:
+        """Add a token; return the text that became certain."""
         self._held.append(token_id)
         self._num_unfinished += 1
         text = self._held_text(self._held)
@@ -81,6 +66,16 @@ class Detokenizer:
             return new_text
         if self._num_unfinished > MAX_UNFINISHED_TOKENS:
             return self._give_up_first()
+        return ""
+
+    def flush(self) -> str:
+        """Return what is held back, but for a half character at its very end."""
+        for start in range(1, len(self._held)):
+            # Behind bytes that are no character there may be whole ones.
+            text = self._decoder.decode(self._held[start:])
+            if not text.endswith(REPLACEMENT):
+                self._held.clear()
+                return REPLACEMENT * start + text
         return ""
 
     def _held_text(self, held: list[int]) -> str:

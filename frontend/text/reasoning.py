@@ -14,6 +14,7 @@ from frontend.text.tool_parsers import deepseek, harmony
 from frontend.text.tool_parsers.scanner import Reading, Scanner
 
 THINK, THINK_END = "<think>", "</think>"
+THINK_CLOSING = f"\n{THINK_END}\n\n"  # of thoughts that the model has not ended itself
 # Variables that chat templates read; not a message's key, a text or an attribute of that name.
 _SWITCH = re.compile(r"(?<![\w.'\"<])(?:enable_thinking|thinking)(?![\w'\">])")
 
@@ -238,6 +239,11 @@ def may_reason(name: str, prompt: str) -> bool:
     return name == "gpt_oss" or reasoning_at_start(prompt) is not False
 
 
+def thought_end(name: str) -> str:
+    """What ends thoughts that the model has not ended itself."""
+    return harmony.ENDS[0] if name == "gpt_oss" else f"\n{THINK_END}"
+
+
 def answer_opening(name: str, *, has_thoughts: bool) -> str:
     """What the model writes between its thoughts (or the prompt) and its answer."""
     if name == "gpt_oss":
@@ -251,7 +257,7 @@ def end_reasoning(name: str, prompt: str) -> str:
     if name == "gpt_oss":
         is_open = prompt.endswith(f"{harmony.START}assistant")
         return f"{harmony.CHANNEL}final{harmony.MESSAGE}" if is_open else ""
-    return f"\n{THINK_END}\n\n" if reasoning_at_start(prompt) else ""
+    return THINK_CLOSING if reasoning_at_start(prompt) else ""
 
 
 def detect_reasoning(chat_template: str) -> str | None:

@@ -126,7 +126,8 @@ class TextTokenizer:
                 continue_final_message=continue_final_message,
                 **{**self._fast.special_tokens_map, **variables},
             )
+            text: str = rendered[0]
+            text.encode()  # a template's own words may have half a surrogate pair
         except Exception as exc:  # a template is the model maker's program: anything can happen
             raise ChatTemplateError(str(exc)) from exc
-        text: str = rendered[0]
         return text

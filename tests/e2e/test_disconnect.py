@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.conftest import link_models
 from tests.e2e.answers import CHAT, GENERATE, STREAM, chat_body, events, long_body
 from tests.e2e.stack import REQUESTS, Stack, eventually
 
@@ -58,10 +59,10 @@ def test_a_client_that_leaves_frees_its_blocks(
 
 
 @pytest.fixture(scope="module")
-def narrow_stack(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def narrow_stack(built_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One with room for one sequence in the engine's batch."""
-    log_path = tmp_path_factory.mktemp("narrow") / "serve.log"
-    stack = Stack(home, log_path, variables={"INFLIGHT_MAX_NUM_SEQUENCES": "1"})
+    home = link_models(built_models, tmp_path_factory.mktemp("narrow"))
+    stack = Stack(home, home / "serve.log", variables={"INFLIGHT_MAX_NUM_SEQUENCES": "1"})
     try:
         stack.wait_ready()
         yield stack

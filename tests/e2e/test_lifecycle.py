@@ -96,3 +96,13 @@ def test_a_frontend_uses_a_triton_that_is_elsewhere(start: StartStack) -> None:
     assert "nv_inference_request_success" in metrics
     assert second.stop() == 0
     assert httpx.post(f"{first.url}{CHAT}", json=body, timeout=60).status_code == 200
+
+
+def test_a_second_server_of_the_same_home_says_what_to_do(start: StartStack) -> None:
+    first = start()
+    first.wait_ready()
+    second = start()
+    assert second.wait_ended() == 1
+    assert f"(process {first.pid}) runs from" in " ".join(second.log().split())
+    assert "--home" in second.log()
+    assert first.is_ready()

@@ -344,6 +344,15 @@ def test_messages_are_tokenized_and_rendered_as_chat_does(
     assert len(engine.streams) == 1
 
 
+def test_messages_longer_than_the_context_are_tokenized_and_refused_by_render(
+    post: Callable[..., Answer],
+) -> None:
+    messages = [{"role": "user", "content": "x" * 3000}]
+    assert post("/tokenize", messages=messages).json["count"] > 3000
+    refused = post("/v1/chat/completions/render", messages=messages)
+    assert refused.json["error"]["code"] == "context_length_exceeded"
+
+
 def test_texts_are_tokenized_without_an_engine(
     post: Callable[..., Answer], engine: FakeEngine
 ) -> None:

@@ -80,6 +80,14 @@ def test_a_body_that_is_no_object(client: RawClient, path: str, body: object) ->
 DEEP = b'{"messages":[{"role":"user","content":"x"}],"tools":' + b"[" * 20000 + b"]" * 20000 + b"}"
 
 
+def test_a_schema_that_is_nested_too_deeply_to_work_with(client: RawClient) -> None:
+    schema = b'{"properties":{"a":' * 450 + b"1" + b"}}" * 450
+    tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
+    body = b'{"messages":[{"role":"user","content":"hi"}],"tools":[%b],"tool_choice":"required"}'
+    status, error, _ = ask(client, "POST", CHAT, body % tool)
+    assert (status, error["code"]) == (400, "invalid_request")
+
+
 def test_json_that_is_nested_too_deeply(client: RawClient) -> None:
     status, _, _ = ask(client, "POST", CHAT, DEEP)
     assert status == 400

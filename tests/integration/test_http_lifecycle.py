@@ -6,7 +6,6 @@ import gzip
 import json
 import logging
 import re
-import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,10 +17,9 @@ import brotli
 import msgspec
 import pytest
 
-from frontend.api.body import inflate
 from frontend.api.route import Route
 from frontend.api.surfaces import Surface
-from frontend.errors import EngineUnavailable, InvalidRequest
+from frontend.errors import EngineUnavailable
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.telemetry.logs import JsonFormatter
@@ -243,12 +241,10 @@ def test_a_gzip_body_may_have_several_members(client: RawClient) -> None:
     assert ask(client, CHAT, body, {"Content-Encoding": "gzip"}).status == 200
 
 
-def test_a_body_of_nothing_but_gzip_members_holds_up_nobody() -> None:
-    body = gzip.compress(b"") * 200_000  # 4 MB; took seconds, and minutes at the limit of 16 MiB
-    started = time.process_time()
-    with pytest.raises(InvalidRequest):
-        inflate(body, "gzip", max_bytes=2**24)
-    assert time.process_time() - started < 1
+def test_a_gzip_body_of_countless_members_is_400(client: RawClient) -> None:
+    body = gzip.compress(b"") * 1000 + gzip.compress(json.dumps(HELLO).encode())
+    answer = ask(client, CHAT, body, {"Content-Encoding": "gzip"})
+    assert (answer.status, answer.json["error"]["code"]) == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("encoding", ["deflate", "zstd", "gzip, gzip", "nonsense"])

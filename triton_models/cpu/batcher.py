@@ -87,6 +87,9 @@ class Batcher:
         self._is_closed = False
         self._num_steps = 0
         self._num_reused_blocks = 0
+        # What a step has brought is told while the next one computes: what the hearers do with it
+        # needs the GIL, and would keep the next step from its start.
+        self._outbox: list[tuple[EngineRequest, TokenEvent]] = []
         self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
         self._thread.start()
 
@@ -151,6 +154,7 @@ class Batcher:
                 logger.exception("step failed")
                 self._fail([chunk.sequence.state for chunk in chunks], f"Engine error: {exc}")
         self._fail(list(self._states.values()), str(EngineClosedError()))
+        self._deliver()
 
     def _take_messages(self) -> bool:
         """Applies what other threads asked for; waits when there is nothing to compute. False when
@@ -159,6 +163,8 @@ class Batcher:
             has_work = self._scheduler.running or self._scheduler.waiting
             if has_work and self._inbox.empty():
                 return True
+            if not has_work:
+                self._deliver()
             match self._inbox.get():
                 case None:
                     self._drain_inbox()
@@ -202,7 +208,8 @@ class Batcher:
 
     def _step(self, chunks: list[Chunk]) -> None:
         size = self._model.block_size
-        logits = self._model.forward([span for chunk in chunks for span in _spans(chunk, size)])
+        spans = [span for chunk in chunks for span in _spans(chunk, size)]
+        logits = self._model.forward(spans, self._deliver)
         self._num_steps += 1
         for chunk in chunks:
             self._scheduler.commit(chunk)
@@ -286,7 +293,8 @@ class Batcher:
                     self._scheduler.add(other)
 
     def _emit(self, sequence: Sequence, sampled: Sampled, *, stats: bool) -> None:
-        sequence.state.request.on_event(
+        self._tell(
+            sequence.state.request,
             TokenEvent(
                 sequence_index=sequence.index,
                 token_id=sampled.token_id,
@@ -296,7 +304,7 @@ class Batcher:
                 top_log_probs=sampled.top_log_probs,
                 stats=sequence.stats() if stats else None,
                 prompt_log_probs=_tell_prompt_log_probs(sequence),
-            )
+            ),
         )
 
     def _finish(
@@ -309,7 +317,8 @@ class Batcher:
         self._scheduler.remove(sequence)
         if state.num_unfinished == 0:
             self._forget(state)
-        state.request.on_event(
+        self._tell(
+            state.request,
             TokenEvent(
                 sequence_index=sequence.index,
                 token_id=sampled.token_id if sampled else None,
@@ -321,8 +330,16 @@ class Batcher:
                 is_final=state.num_unfinished == 0,
                 stats=sequence.stats(),
                 prompt_log_probs=_tell_prompt_log_probs(sequence),
-            )
+            ),
         )
+
+    def _tell(self, request: EngineRequest, event: TokenEvent) -> None:
+        self._outbox.append((request, event))
+
+    def _deliver(self) -> None:
+        outbox, self._outbox = self._outbox, []
+        for request, event in outbox:
+            request.on_event(event)
 
     def _end(self, state: RequestState, reason: FinishReason) -> None:
         for sequence in state.sequences:
@@ -337,7 +354,7 @@ class Batcher:
                 sequence.is_finished = True
                 self._scheduler.remove(sequence)
             self._forget(state)
-            state.request.on_event(TokenEvent(sequence_index=0, is_final=True, error=error))
+            self._tell(state.request, TokenEvent(sequence_index=0, is_final=True, error=error))
 
     def _forget(self, state: RequestState) -> None:
         del self._states[state.handle]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,10 @@ class Span:
     num_rows: int  # of logits that are wanted: of the last so many tokens
 
 
+def nothing() -> None:
+    """For those who have nothing to do while a model computes."""
+
+
 class Model(Protocol):
     """What the batcher needs of a model."""
 
@@ -56,11 +61,14 @@ class Model(Protocol):
     num_blocks: int
     vocab_size: int
 
-    def forward(self, spans: Seq[Span]) -> NDArray[np.float32]:
+    def forward(
+        self, spans: Seq[Span], while_computing: Callable[[], None] = nothing
+    ) -> NDArray[np.float32]:
         """Logits [rows, vocab], the rows that the spans want, in their order.
 
         Valid until the next call. Releases the GIL while it computes. A sequence may have several
-        spans in one call, each of which sees the ones before it.
+        spans in one call, each of which sees the ones before it. `while_computing` is called once
+        the computing has begun.
         """
         ...
 
@@ -101,15 +109,17 @@ class OpenVinoModel:
         if ir_path.with_suffix(".bin").stat().st_size <= MAX_SECOND_COPY_BYTES:
             self._single_step = _SingleStep(core, graph, config, kv_tensors)
 
-    def forward(self, spans: Seq[Span]) -> NDArray[np.float32]:
+    def forward(
+        self, spans: Seq[Span], while_computing: Callable[[], None] = nothing
+    ) -> NDArray[np.float32]:
         """See Model."""
         if len(spans) == 1 and len(spans[0].token_ids) == 1:
             spans = [*spans, self._padding]
             if self._single_step is not None and spans[0].num_rows:
-                return self._single_step.forward(_inputs(spans)).reshape(1, -1)
+                return self._single_step.forward(_inputs(spans), while_computing).reshape(1, -1)
         for name, values in _inputs(spans).items():
             self._request.set_tensor(name, ov.Tensor(values))
-        return _run(self._request).reshape(-1, self.vocab_size)
+        return _run(self._request, while_computing).reshape(-1, self.vocab_size)
 
 
 class _SingleStep:
@@ -142,18 +152,21 @@ class _SingleStep:
             if port.get_partial_shape().is_static
         }
 
-    def forward(self, inputs: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    def forward(
+        self, inputs: dict[str, NDArray[Any]], while_computing: Callable[[], None]
+    ) -> NDArray[np.float32]:
         """Logits of the one row that is sampled."""
         for name, values in inputs.items():
             if name in self._fixed:
                 self._fixed[name][...] = values
             else:
                 self._request.set_tensor(name, ov.Tensor(values))
-        return _run(self._request)
+        return _run(self._request, while_computing)
 
 
-def _run(request: Any) -> NDArray[np.float32]:
+def _run(request: Any, while_computing: Callable[[], None]) -> NDArray[np.float32]:
     request.start_async()
+    while_computing()
     request.wait()
     logits: NDArray[np.float32] = request.get_output_tensor(0).data
     return logits

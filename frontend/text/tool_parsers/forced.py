@@ -65,7 +65,9 @@ def _call_schema(name: str, schema: JsonSchema, definitions: dict[str, Any]) -> 
     """
     parameters = {"type": "object", **schema}
     for keyword in _DEFINITIONS:
-        for key, definition in parameters.pop(keyword, {}).items():
+        if not isinstance(parameters.get(keyword), Mapping):
+            continue  # nothing can refer to it
+        for key, definition in parameters.pop(keyword).items():
             definitions[f"{name}.{key}"] = _turn_references(definition, name)
     return {
         "type": "object",

@@ -88,3 +88,16 @@ async def test_a_slow_consumer_holds_the_streams_up() -> None:
         for _ in range(50):
             await asyncio.sleep(0)
         assert sum(source.num_taken for source in sources) <= 4
+
+
+async def test_streams_that_fail_while_they_are_closed_hold_nobody_up() -> None:
+    async def badly_closed() -> AsyncGenerator[int, None]:
+        try:
+            while True:
+                yield 1
+        finally:
+            raise KeyError("x")
+
+    async with asyncio.timeout(5):
+        async with aclosing(fan_in([badly_closed() for _ in range(3)])) as merged:
+            await anext(merged)

@@ -199,6 +199,19 @@ async def test_log_probs_are_cut_with_the_tokens_they_belong_to() -> None:
     assert chunks[0].top_log_probs == [[TokenLogProb(token_id=i, log_prob=-0.1)] for i in range(2)]
 
 
+async def test_nothing_is_told_of_tokens_behind_a_stop_string() -> None:
+    steps = [Step(token_ids=[*ids_of("aENDb"), END_ID])]
+    request = make_request(
+        stop=("END",), stop_token_ids=(END_ID,), shows_stop_token=True, num_log_probs=1
+    )
+    (chunk,) = await run(make_engine(Script(steps=steps)), request)
+    assert (chunk.text, chunk.stop_string, chunk.finish_reason) == ("a", "END", FinishReason.STOP)
+    assert (chunk.token_ids, chunk.num_tokens) == (ids_of("aEND"), 4)
+    assert chunk.log_probs == [log_prob_of(one) for one in ids_of("aEND")]
+    assert chunk.top_log_probs is not None
+    assert len(chunk.top_log_probs) == 4
+
+
 async def test_log_probs_are_given_out_even_while_their_text_is_held() -> None:
     first, *rest = ids_of("你")
     canned = _Canned(
@@ -319,13 +332,15 @@ async def test_cancelling_the_task_that_waits_cancels_the_engines_work() -> None
     cuts=st.lists(st.integers(0, 60), max_size=6),
     stop=st.sampled_from([(), ("END",), ("你",), ("aE", "EN")]),
 )
-def test_the_folded_text_is_the_same_however_the_tokens_arrive(
+def test_the_answer_is_the_same_however_the_tokens_arrive(
     text: str, cuts: list[int], stop: tuple[str, ...]
 ) -> None:
-    async def folded(pieces: list[list[int]]) -> tuple[str, FinishReason | None]:
+    async def folded(pieces: list[list[int]]) -> tuple[str, FinishReason | None, list[int], int]:
         steps = [Step(token_ids=piece, is_alone=True) for piece in pieces]
         chunks = await run(make_engine(Script(steps=steps)), make_request(stop=stop))
-        return text_of(chunks), chunks[-1].finish_reason
+        token_ids = [one for chunk in chunks for one in chunk.token_ids]
+        num_tokens = sum(chunk.num_tokens for chunk in chunks)
+        return text_of(chunks), chunks[-1].finish_reason, token_ids, num_tokens
 
     token_ids = ids_of(text)
     ends = sorted(cut for cut in cuts if cut < len(token_ids))
@@ -338,7 +353,7 @@ def test_the_folded_text_is_the_same_however_the_tokens_arrive(
         if starts:
             whole = text[: min(starts)]
             break
-    assert streamed == (whole, FinishReason.STOP)
+    assert streamed[:2] == (whole, FinishReason.STOP)
 
 
 class _Canned(FakeEngine):

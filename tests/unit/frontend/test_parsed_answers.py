@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,17 @@ from frontend.types import (
     TokenLogProb,
 )
 from tests.fakes.engine import Ending, FakeEngine, Script, Step
-from tests.fakes.tokenizers import END_OF_TURN, START_OF_TURN, id_of, text_tokenizer
+from tests.fakes.tokenizers import (
+    END_OF_TURN,
+    START_OF_TURN,
+    byte_level_tokenizer,
+    id_of,
+    text_tokenizer,
+)
 
 TOKENIZER = text_tokenizer()
 END_ID = id_of(TOKENIZER._backend, END_OF_TURN)
+START_ID = id_of(TOKENIZER._backend, START_OF_TURN)
 TOOLS = {"f": {"type": "object"}}
 CALL = '<tool_call>\n{"name": "f", "arguments": {"x": "你"}}\n</tool_call>'
 GUIDE = Guide(type=GuideType.JSON)
@@ -78,6 +86,11 @@ def prepared(
         fingerprint="fp",
         new_parser=new_parser,
     )
+
+
+def with_sampling(request: PreparedRequest, **fields: Any) -> PreparedRequest:
+    sampling = replace(request.generation.sampling, **fields)
+    return replace(request, generation=replace(request.generation, sampling=sampling))
 
 
 def engine_of(script: Script | Callable[[GenerationRequest], Script]) -> FakeEngine:
@@ -165,8 +178,7 @@ async def test_log_probs_stay_with_their_tokens() -> None:
     tops = [[TokenLogProb(token_id=one, log_prob=-0.5)] for one in ids]
     steps = [Step(token_ids=ids, log_probs=[float(-i) for i in ids], top_log_probs=tops)]
     request = prepared(parser(tools=False))
-    sampling = replace(request.generation.sampling, num_log_probs=1)
-    request = replace(request, generation=replace(request.generation, sampling=sampling))
+    request = with_sampling(request, num_log_probs=1)
     (chunk,) = await ask(request, engine_of(Script(steps=steps)))
     assert (chunk.reasoning, chunk.text, chunk.token_ids) == ("a", "b", ids)
     assert (chunk.log_probs, chunk.top_log_probs) == ([float(-i) for i in ids], tops)
@@ -192,6 +204,7 @@ def late(
         guide=GUIDE,
         new_parser=new_parser,
         opening_ids=ids_of(opening),
+        end_of_thoughts_ids=ids_of("\n</think>"),
         first_opening_ids=ids_of(first_opening),
     )
 
@@ -238,6 +251,50 @@ async def test_what_is_no_call_is_said_again_by_the_guide(free: str) -> None:
     assert answer_of(chunks) == ("", '{"a": 1}', [], STOP)
     assert sum(chunk.num_tokens for chunk in chunks) == len('{"a": 1}')
     assert engine.streams[1].request.prompt_token_ids == [1, *ids_of("!")]
+
+
+@pytest.mark.parametrize(
+    ("free", "thinks"), [("Hello", False), ("  \n Hi", False), (f"{THOUGHT}\n\nHello", True)]
+)
+async def test_the_first_request_says_what_was_cached(free: str, thinks: bool) -> None:
+    request = replace(prepared(parser(thinks=thinks)), late_guide=late())
+    chunks = await ask(request, first_then_guided(free, "{}"))
+    assert [c.num_cached_tokens for c in chunks if c.num_cached_tokens is not None] == [1]
+
+
+async def test_a_token_that_ends_the_thoughts_and_begins_the_answer_is_a_thought() -> None:
+    backend = byte_level_tokenizer()
+    backend.add_tokens(["m</think>{"])
+    tokenizer = text_tokenizer(backend)
+    token_ids = [*ids_of("H"), id_of(backend, "m</think>{")]
+    step = Step(token_ids=token_ids, log_probs=[-1.0, -2.0])
+    engine = engine_of(lambda r: Script(steps=[step if r.sampling.guide is None else Step()]))
+    request = with_sampling(prepared(parser(tools=False)), num_log_probs=0)
+    request = replace(request, tokenizer=tokenizer, decoder=tokenizer, late_guide=late())
+    chunks = await ask(request, engine)
+    assert answer_of(chunks) == ("Hm", "", [], STOP)
+    assert [i for c in chunks for i in c.token_ids] == token_ids
+    assert [p for c in chunks for p in c.log_probs or ()] == [-1.0, -2.0]
+    assert sum(c.num_reasoning_tokens for c in chunks) == 2
+
+
+async def test_the_thoughts_count_among_the_least_tokens_of_an_answer() -> None:
+    engine = first_then_guided(f"{THOUGHT}Hello", "{}")
+    request = with_sampling(prepared(parser(tools=False)), min_tokens=30)
+    await ask(replace(request, late_guide=late()), engine)
+    num_before = len(ids_of(THOUGHT)) + len(ids_of("\n\n"))
+    assert engine.streams[1].request.sampling.min_tokens == 30 - num_before
+
+
+async def test_a_stop_token_within_the_thoughts_is_none_of_them() -> None:
+    engine = engine_of(
+        lambda r: Script(steps=[Step(token_ids=[*ids_of("Hm"), START_ID, *ids_of("x")])])
+    )
+    request = prepared(parser(tools=False))
+    generation = replace(request.generation, stop_token_ids=(START_ID,))
+    chunks = await ask(replace(request, generation=generation, late_guide=late()), engine)
+    assert engine.streams[1].request.prompt_token_ids == [1, *ids_of("Hm\n</think>\n\n")]
+    assert sum(c.num_reasoning_tokens for c in chunks) == 2
 
 
 async def test_a_forced_call_may_be_thought_about() -> None:

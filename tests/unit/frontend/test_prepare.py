@@ -14,7 +14,8 @@ from frontend.errors import (
     ModelNotFound,
     ModelNotLoaded,
 )
-from frontend.prepare import PreparedRequest, prepare_chat, prepare_generate
+from frontend.prepare import PreparedRequest, prepare_chat
+from frontend.prepare_generate import prepare_generate
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.native import GenerateRequest
 from frontend.protocol.parse import parse_body

@@ -149,8 +149,9 @@ async def test_what_does_not_fit_is_told_with_the_surfaces_own_field(stack: Stac
         await stack.chat(messages=[{"role": "user", "content": "x" * 5000}])
     assert caught.value.param == "input"
     assert await stack.refusal("bare") == ("input", "no_chat_template")
-    broken = {"chat_template": "{{ raise_exception('no') }}"}
-    assert await stack.refusal("qwen3", **broken) == ("input", "chat_template_failed")
+    for broken in ("{{ raise_exception('no') }}", r"{{ '\ud800' }}"):
+        refusal = await stack.refusal("qwen3", chat_template=broken)
+        assert refusal == ("input", "chat_template_failed")
 
 
 async def test_a_template_of_the_requests_own_needs_a_setting(stack: Stack) -> None:
@@ -331,6 +332,10 @@ def schema(value: object) -> dict[str, Any]:
     }
 
 
+def tool_of(parameters: object) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
 BAD_TOOL = {"name": "f", "parameters": {"type": "objct"}}
 
 
@@ -346,10 +351,7 @@ BAD_TOOL = {"name": "f", "parameters": {"type": "objct"}}
         ({"guided_grammar": "root ::= missing"}, "guided_grammar"),
         ({"guided_grammar": ""}, "guided_grammar"),
         ({"structured_outputs": {"regex": "("}}, "structured_outputs.regex"),
-        (
-            {"tools": [{"type": "function", "function": BAD_TOOL}], "tool_choice": "required"},
-            "tools",
-        ),
+        ({"tools": [tool_of({"type": "objct"})], "tool_choice": "required"}, "tools"),
         ({"functions": [BAD_TOOL], "function_call": {"name": "f"}}, "functions"),
     ],
 )
@@ -357,6 +359,13 @@ async def test_a_guide_that_cannot_be_followed_is_refused_before_the_engine_sees
     stack: Stack, fields: dict[str, Any], param: str
 ) -> None:
     assert await stack.refusal(**fields) == (param, "invalid_guide")
+
+
+@pytest.mark.parametrize("definitions", [None, [], "x"])
+async def test_definitions_that_are_none_forbid_no_call(stack: Stack, definitions: object) -> None:
+    tool = tool_of({**SCHEMA, "$defs": definitions})
+    prepared = await stack.chat(tools=[tool], tool_choice="required")
+    assert prepared.generation.sampling.guide is not None
 
 
 async def test_a_guide_beyond_all_measure_is_refused(stack: Stack) -> None:

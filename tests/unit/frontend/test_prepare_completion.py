@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from frontend.catalog import Catalog
 from frontend.errors import ContextLengthExceeded, InvalidParameter, ModelNotFound, ServingError
 from frontend.prepare_completion import PreparedCompletion, prepare_completion
 from frontend.protocol.completion_request import CompletionRequest
+from frontend.text.tokenizer import TextTokenizer
 from frontend.types import GuideType
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine
@@ -178,6 +180,42 @@ async def test_a_long_prompt_is_tokenized_off_the_loop_with_the_same_result(
     on_loop = await stack.token_ids(["hello", "you"])
     monkeypatch.setattr(prepare, "OFF_LOOP_CHARS", 3)
     assert await stack.token_ids(["hello", "you"]) == on_loop
+
+
+async def test_tokens_that_are_echoed_become_text_off_the_loop(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = set()
+    decode = TextTokenizer.decode
+
+    def noting_decode(*args: Any, **options: Any) -> str:
+        threads.add(threading.current_thread())
+        return decode(*args, **options)
+
+    monkeypatch.setattr(TextTokenizer, "decode", noting_decode)
+    monkeypatch.setattr(prepare, "OFF_LOOP_CHARS", 100)
+    await stack.prepare([[5, 6]] * 3, echo=True)
+    assert threads
+    assert threading.current_thread() not in threads
+
+
+async def test_what_all_prompts_share_is_made_once(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = []
+    word_ids = TextTokenizer.word_ids
+
+    def noting_word_ids(self: TextTokenizer, word: str) -> list[tuple[int, ...]]:
+        words.append(word)
+        return word_ids(self, word)
+
+    monkeypatch.setattr(TextTokenizer, "word_ids", noting_word_ids)
+    prepared = await stack.prepare(["a", "b", "c"], bad_words=["x"])
+    assert words == ["x"]
+    assert prepared.requests[2].generation.sampling.bad_words == (
+        tuple(ids_of("x")),
+        tuple(ids_of(" x")),
+    )
 
 
 async def test_bad_fields_are_told_before_the_engine_is_asked(stack: Stack) -> None:

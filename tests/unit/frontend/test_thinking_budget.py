@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from frontend.prepare import PreparedRequest
 from frontend.text.output_parser import OutputParser
 from frontend.text.reasoning import reasoning_parser
 from frontend.thinking_budget import BudgetedThinking
-from frontend.types import FinishReason, GenerationRequest, TextChunk
+from frontend.types import FinishReason, GenerationRequest, SamplingParams, TextChunk
 from tests.fakes.engine import Ending, FakeEngine, Script, Step
 from tests.fakes.tokenizers import text_tokenizer
 
@@ -88,11 +89,14 @@ async def test_a_thought_ends_at_its_budget(size: int, prompt: str, begin: str) 
 
 async def test_the_request_in_work_is_left_and_the_second_has_its_room() -> None:
     engine = engine_saying("abcdefghijklmnopq", "Yes.")
-    await answer_of(engine, prepared(max_new_tokens=50))
+    request = prepared(max_new_tokens=50)
+    least = replace(request.generation, sampling=SamplingParams(min_tokens=30))
+    await answer_of(engine, replace(request, generation=least))
     first, second = engine.streams
     assert first.ending is Ending.CANCELLED
     assert second.request.prompt_token_ids == ids_of(f"{STARTED}abcdefghij{END}")
     assert second.request.max_new_tokens == 50 - BUDGET - len(ids_of(END))
+    assert second.request.sampling.min_tokens == 30 - BUDGET - len(ids_of(END))
     assert second.request.request_id != first.request.request_id
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from functools import reduce
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.cpu.batcher import Batcher, BatcherLimits
-from triton_models.cpu.model import Span
+from triton_models.cpu.model import Span, nothing
 from triton_models.request import EngineRequest, TokenEvent
 
 VOCAB_SIZE = 97
@@ -40,8 +41,11 @@ class FakeModel:
         self._first_gated_step = number
         self.gate.clear()
 
-    def forward(self, spans: Seq[Span]) -> NDArray[np.float32]:
+    def forward(
+        self, spans: Seq[Span], while_computing: Callable[[], None] = nothing
+    ) -> NDArray[np.float32]:
         """See Model."""
+        while_computing()
         if len(self.num_tokens_of_steps) >= self._first_gated_step:
             self.gate.wait()
         self.num_tokens_of_steps.append(sum(len(span.token_ids) for span in spans))

@@ -195,10 +195,17 @@ def test_errors_have_anthropics_types(error: ServingError, status: int, kind: st
     }
 
 
-def test_errors_name_the_fields_of_this_surface() -> None:
-    error = InvalidParameter("response_format", "engine_refused", reason="x")
+@pytest.mark.parametrize(
+    ("param", "shown"),
+    [
+        ("response_format", "output_config.format.schema"),
+        ("tools[1].function.name", "tools[1].name"),
+    ],
+)
+def test_errors_name_the_fields_of_this_surface(param: str, shown: str) -> None:
+    error = InvalidParameter(param, "engine_refused", reason="x")
     message = anthropic_error(error, Language.EN, "r1")["error"]["message"]
-    assert message.startswith("'output_config.format.schema' ")
+    assert message.startswith(f"'{shown}' ")
 
 
 def test_a_ping_is_an_event() -> None:

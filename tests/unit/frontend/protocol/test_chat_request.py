@@ -169,6 +169,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"priority": -(2**31) - 1}, "priority", "out_of_range"),
     ({"no_such_field": 1}, "no_such_field", "unknown_field"),
     ({"chat_template_kwargs": {"tools": []}}, "chat_template_kwargs.tools", "not_supported"),
+    ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs.self", "not_supported"),
     (
         {"continue_final_message": True, "add_generation_prompt": True},
         "continue_final_message",
@@ -330,6 +331,20 @@ def test_how_tools_may_be_used(fields: dict[str, Any], choice: str, names: list[
     assert (use.choice, [tool.name for tool in use.tools]) == (choice, names)
 
 
+@pytest.mark.parametrize("call", ["auto", "none"])
+def test_without_functions_none_may_be_called(call: str) -> None:
+    assert parsed(function_call=call).tool_use().choice == "none"
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, '{"a": "\\ud800"}', '{"a": NaN}'])
+def test_arguments_that_no_template_could_show_are_refused(arguments: str) -> None:
+    call = {"id": "c", "function": {"name": "f", "arguments": arguments}}
+    assert refusal_of(**message(role="assistant", tool_calls=[call])) == (
+        "messages[1].tool_calls[0].function.arguments",
+        "wrong_type",
+    )
+
+
 def test_one_call_at_the_most_is_kept_also_where_it_is_forced() -> None:
     found = guide_of(**tools("f", tool_choice="required", parallel_tool_calls=False))
     assert found is not None
@@ -463,6 +478,20 @@ def test_echo_shows_the_assistants_last_words_only() -> None:
     assert parsed(messages=[USER, answer], echo=True).echoed_text() == "Once upon"
     assert parsed(messages=[USER, answer]).echoed_text() == ""
     assert parsed(messages=[USER], echo=True).echoed_text() == ""
+
+
+def test_all_that_a_prompt_is_made_of_makes_it_long() -> None:
+    long = "x" * 20_000
+    call = {"id": "c", "function": {"name": "f", "arguments": json.dumps({"a": long})}}
+    function = {"name": "f", "parameters": {"description": long}}
+    for fields in (
+        {"messages": [{"role": "user", "content": long}]},
+        {"messages": [{"role": "assistant", "content": "", "reasoning_content": long}]},
+        {"messages": [{"role": "assistant", "tool_calls": [call]}]},
+        {"tools": [{"type": "function", "function": function}]},
+        {"functions": [function]},
+    ):
+        assert parsed(**fields).num_chars() >= len(long)
 
 
 def test_equal_salts_have_equal_numbers_of_64_bits() -> None:

@@ -177,6 +177,7 @@ def test_references_are_left_to_the_store() -> None:
         ),
         ({**CALL, "arguments": "{"}, "input[0].arguments"),
         ({**CALL, "arguments": "[]"}, "input[0].arguments"),
+        ({**CALL, "arguments": '{"a": "\\ud800"}'}, "input[0].arguments"),
         ({**CALL, "namespace": "x"}, "input[0].namespace"),
         ({**CALL, "caller": {"type": "direct"}}, "input[0].caller"),
         ({**CALL, "async": True}, "input[0].async"),

@@ -163,6 +163,7 @@ def test_instructions_come_first() -> None:
         ({"tools": [{**TOOL, "nmae": "look"}]}, "tools[0].nmae"),
         ({"tools": [{**TOOL, "defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tools": [{**TOOL, "output_schema": {}}]}, "tools[0].output_schema"),
+        ({"tools": [{**TOOL, "parameters": {"maximum": 2**64}}]}, "tools[0].parameters"),
         (
             {"tools": [{**TOOL, "allowed_callers": ["programmatic"]}]},
             "tools[0].allowed_callers",
