@@ -147,7 +147,6 @@ class ResponseRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         if self.input is None:
             raise InvalidParameter("input", "missing")
         check_repeatable("input", self.input)
-        check_repeatable("tools", self.tools)
         self._check_parts()
         if self.stream_options is not None and not self.stream:
             raise InvalidParameter("stream_options", "only_with_stream")

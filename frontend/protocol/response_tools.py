@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import orjson
 
 from frontend.errors import InvalidParameter
 from frontend.protocol import tools
-from frontend.protocol.parse import convert
+from frontend.protocol.parse import check_repeatable, convert
 from frontend.protocol.tools import (
     AllowedTool,
     AllowedTools,
@@ -37,10 +36,7 @@ class FunctionTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
             raise InvalidParameter(f"{param}.defer_loading", "not_supported")
         if self.output_schema is not None:
             raise InvalidParameter(f"{param}.output_schema", "not_supported")
-        try:
-            orjson.dumps(self.parameters)  # as the response shows them again
-        except orjson.JSONEncodeError as exc:
-            raise InvalidParameter(f"{param}.parameters", "wrong_type", reason=str(exc)) from exc
+        check_repeatable(f"{param}.parameters", self.parameters)
 
     def chat_tool(self) -> Tool:
         function = FunctionDefinition(

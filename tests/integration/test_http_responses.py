@@ -286,7 +286,7 @@ def test_what_an_answer_could_not_repeat_is_refused(
     part = f'{{"type": "output_text", "text": "a", "annotations": [{value}]}}'
     message = f'{{"role": "assistant", "content": [{part}]}}'
     for name, body in (
-        ("tools", f'{{"input": "hi", "tools": [{tool}]{fields}}}'),
+        ("tools[0].parameters", f'{{"input": "hi", "tools": [{tool}]{fields}}}'),
         ("input", f'{{"input": [{message}, {{"role": "user", "content": "hi"}}]{fields}}}'),
     ):
         client.send("POST", "/v1/responses", body.encode())
