@@ -85,7 +85,9 @@ def test_a_schema_that_is_nested_too_deeply_to_work_with(client: RawClient) -> N
     tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
     body = b'{"messages":[{"role":"user","content":"hi"}],"tools":[%b],"tool_choice":"required"}'
     status, error, _ = ask(client, "POST", CHAT, body % tool)
-    assert (status, error["code"]) == (400, "invalid_request")
+    # Python 3.12 goes deeper than 3.11: there the guide's compiler is the one that refuses.
+    assert status == 400
+    assert error["code"] in ("invalid_request", "invalid_value")
 
 
 def test_json_that_is_nested_too_deeply(client: RawClient) -> None:
