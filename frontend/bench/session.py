@@ -81,7 +81,8 @@ def _start(
     if STACK in options.engines:
         targets.append(_start_stack(options, settings, stack, log, client))
     if options.before is not None:
-        targets.append(_start_before(options.before, options, settings, stack, log, client))
+        before = _serve(BEFORE, options.before, options, settings, stack, log, client)
+        targets.append(before)
     if artefact is None:
         return targets, lambda num_tokens: prompt_maker(num_tokens, _ask_length(targets[0]))
     tokenizer = TextTokenizer(artefact.path / "tokenizer")
@@ -105,13 +106,12 @@ def _start_stack(
         is_here = address.hostname in ("localhost", "127.0.0.1", "::1")
         pid = find_server(address.port or 80) if is_here else None
         return stack_target(client, options.url, settings.model, pid)
-    serving = servers.serving(settings.home, settings.model, workers=options.workers, log=log)
-    running = stack.enter_context(serving)
-    return stack_target(client, running.url, settings.model, running.pid)
+    return _serve(STACK, None, options, settings, stack, log, client)
 
 
-def _start_before(
-    checkout: Path,
+def _serve(
+    name: str,
+    checkout: Path | None,
     options: Options,
     settings: Settings,
     stack: ExitStack,
@@ -122,7 +122,7 @@ def _start_before(
         settings.home, settings.model, workers=options.workers, log=log, checkout=checkout
     )
     running = stack.enter_context(serving)
-    return stack_target(client, running.url, settings.model, running.pid, name=BEFORE)
+    return stack_target(client, running.url, settings.model, running.pid, name=name)
 
 
 def _start_llama(
