@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from triton_models.contract import MAX_TOP_LOG_PROBS
-from triton_models.cpu.guided import GUIDE_TENSOR, GUIDE_TYPE_TENSOR
 from triton_models.errors import InvalidArgumentError, UnsupportedTensorError
+from triton_models.guided import GUIDE_TENSOR, GUIDE_TYPE_TENSOR
 from triton_models.request import NO_END_ID, EngineRequest, Guide, SamplingParams, TokenEvent
 
 Tensors = Mapping[str, NDArray[Any]]

@@ -15,7 +15,7 @@ from build_engines.artefact import Artefact
 from tests.unit.triton_models.fake_model import Recorder
 from triton_models.cpu.batcher import Batcher
 from triton_models.cpu.engine import EngineSettings, load_batcher, load_guides
-from triton_models.cpu.guided import GuideCompiler
+from triton_models.guided import GuideCompiler
 from triton_models.request import EngineRequest, Guide, SamplingParams
 
 END_ID = 2

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from triton_models.cpu.batcher import Batcher, BatcherLimits
-from triton_models.cpu.guided import GuideCompiler
 from triton_models.cpu.model import OpenVinoModel
+from triton_models.guided import GuideCompiler
 
 IR_FILE = "openvino_model.xml"
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from triton_models.cpu.guided import GuideCompiler
 from triton_models.errors import InvalidArgumentError
+from triton_models.guided import GuideCompiler
 from triton_models.request import Guide
 
 END = "<end>"

@@ -14,9 +14,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from triton_models.cpu.engine import EngineSettings, load_batcher, load_guides
-from triton_models.cpu.metrics import GAUGES, gauge_values
-from triton_models.cpu.service import Service
+from triton_models.metrics import GAUGES, gauge_values
 from triton_models.parameters import parse_parameters
+from triton_models.service import Service
 from triton_models.triton_channel import TritonChannel
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Between Triton's requests and the batcher: ids, cancellation, and the order of responses.
+"""Between Triton's requests and an engine: ids, cancellation, and the order of responses.
 
 Speaks to Triton through a Channel, so that it can be tested without one.
 """
@@ -14,8 +14,8 @@ from typing import Protocol
 
 from triton_models.channel import Channel
 from triton_models.contract import FinishReason
-from triton_models.cpu.batcher import Batcher
 from triton_models.encoder import ResponseEncoder
+from triton_models.engine import Engine
 from triton_models.errors import EngineClosedError, EngineError
 from triton_models.request import Guide, TokenEvent
 from triton_models.wire import Tensors, WireRequest, decode, is_stop
@@ -47,7 +47,7 @@ class ActiveRequest:
         self.request = request
         self.channel = channel
         self.encoder = ResponseEncoder(request)
-        self.handle: int | None = None  # None: not yet with the batcher
+        self.handle: int | None = None  # None: not yet with the engine
         self.is_cancelled = False
         # The backend frees what is_cancelled() looks at when the final response is sent: it must
         # not be called later, so both are done under this lock.
@@ -61,14 +61,14 @@ class Service:
 
     def __init__(
         self,
-        batcher: Batcher,
+        engine: Engine,
         guides: Compiler,
         vocab_size: int,
         *,
         exclude_input_in_output: bool,
         cancellation_check_period_s: float,
     ) -> None:
-        self._batcher = batcher
+        self._engine = engine
         self._guides = guides
         self._vocab_size = vocab_size
         self._exclude_input = exclude_input_in_output
@@ -120,7 +120,7 @@ class Service:
             self._closing.set()
         self._watcher.join()
         self._compilers.shutdown()
-        self._batcher.close()
+        self._engine.close()
         for q in self._queues:
             q.put(None)
         for thread in self._threads:
@@ -134,7 +134,7 @@ class Service:
             engine_request = active.request.to_engine(lambda event: out.put((key, event)), compiled)
             with self._lock:
                 if not active.is_cancelled:
-                    active.handle = self._batcher.submit(engine_request)
+                    active.handle = self._engine.submit(engine_request)
                     return
             reason = FinishReason.CANCELLED
             out.put((key, TokenEvent(sequence_index=0, finish_reason=reason, is_final=True)))
@@ -161,7 +161,7 @@ class Service:
             active.is_cancelled = True
             handle = active.handle
         if handle is not None:
-            self._batcher.cancel(handle)
+            self._engine.cancel(handle)
 
     def _watch(self) -> None:
         while not self._closing.wait(max(self._period_s, len(self._active) * CHECK_SPACING_S)):
