@@ -1,4 +1,4 @@
-"""What the service needs of an engine: requests in, token events out, in whatever way it batches."""
+"""What the service needs of an engine: requests in, token events out, however it batches."""
 
 from __future__ import annotations
 
