@@ -22,7 +22,7 @@ _UNSUPPORTED_TENSOR = re.compile(r"Unsupported tensor: (\w+)")
 _NOT_LOADED = re.compile(
     r"Request for unknown model|has no available versions|is not ready|The model is being unloaded"
 )
-_ENGINE_DIED = re.compile(r"[Ss]tub process|server is stopping|server is shutting down")
+_ENGINE_DIED = re.compile(r"[Ss]tub process|server is stopping|server is shutting down|engine has died")
 
 _UNAVAILABLE_CODES = frozenset(
     {GrpcCode.UNAVAILABLE, GrpcCode.CANCELLED, GrpcCode.DEADLINE_EXCEEDED, GrpcCode.ABORTED}
