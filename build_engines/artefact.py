@@ -212,15 +212,20 @@ def publish(home: Path, built: Path, manifest: Manifest) -> Artefact:
         raise ArtefactError(f"{manifest.name}/{manifest.variant} is published already in {target}")
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (built / MANIFEST_NAME).write_bytes(content + b"\n")
-    for path in _files_below(built):
-        _sync(path)
-    for directory, _, _ in os.walk(built, topdown=False):
-        _sync(Path(directory))
+    sync_tree(built)
     target.parent.mkdir(parents=True, exist_ok=True)
     built.rename(target)
     for parent in (target.parent, models_dir(home), home):
         _sync(parent)
     return Artefact(manifest=manifest, path=target)
+
+
+def sync_tree(directory: Path) -> None:
+    """Waits until everything below a directory is on the disk."""
+    for path in _files_below(directory):
+        _sync(path)
+    for folder, _, _ in os.walk(directory, topdown=False):
+        _sync(Path(folder))
 
 
 @functools.lru_cache(maxsize=256)
