@@ -3,6 +3,8 @@
 BuildError
 ├── SpecError          a spec is missing, malformed, or has no such variant
 ├── SourceError        the checkpoint is missing or is not the file that the spec names
+│   └── UnknownArchitectureError  no family here has the checkpoint's architecture
+├── ChoiceError        this family cannot be built that way, or not for that GPU
 ├── DiskSpaceError     the build would not fit on the disk
 ├── ConversionError    the checkpoint cannot be turned into this kind of artefact
 ├── VerificationError  the artefact was made, and answers wrongly
@@ -26,6 +28,16 @@ class SpecError(BuildError):
 
 class SourceError(BuildError):
     """The model's source cannot be used."""
+
+
+class UnknownArchitectureError(SourceError):
+    """No family here has the checkpoint's architecture."""
+
+
+class ChoiceError(BuildError):
+    """The family, the variant and the GPU do not go together."""
+
+    exit_code = 2
 
 
 class DiskSpaceError(BuildError):
