@@ -9,7 +9,7 @@ from typing import Protocol
 
 from build_engines.architecture import Architecture
 from build_engines.errors import ChoiceError
-from build_engines.families import Family
+from build_engines.family import Family
 from build_engines.gpus import GPUS, Gpu
 
 AWQ_GROUP = 128  # weights that share a scale: quantize.py's --awq_block_size
