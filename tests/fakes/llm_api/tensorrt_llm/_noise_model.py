@@ -45,7 +45,7 @@ class NoiseModel:
         self.vocab_size = vocab_size
 
     def logits(self, token_ids: list[int], lora_id: int) -> Logits:
-        key = np.array([lora_id % 2**62, *token_ids[-CONTEXT:]], np.int64).tobytes()
+        key = np.array([lora_id, *token_ids[-CONTEXT:]], np.uint64).tobytes()
         seed = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
         noise = np.random.default_rng(seed).normal(scale=3.0, size=self.vocab_size)
         return noise.astype(np.float32)

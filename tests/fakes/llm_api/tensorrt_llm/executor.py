@@ -122,7 +122,8 @@ class RequestOutput:
 
     def put(self, item: Response | Exception) -> None:
         """Called by the executor's thread."""
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     def _handle(self, response: Response) -> None:
         output = self.outputs[response.sequence_index]

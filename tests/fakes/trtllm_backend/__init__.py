@@ -1,0 +1,5 @@
+from pathlib import Path
+
+
+def install(home: Path) -> None:
+    pass
