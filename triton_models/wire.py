@@ -21,7 +21,8 @@ Tensors = Mapping[str, NDArray[Any]]
 
 MAX_NUM_SEQUENCES = 128
 
-# What an engine does not do unless it says so. A tensor without elements or of these values asks for nothing.
+# What an engine does not do unless it says so. A tensor without elements or of these values asks
+# for nothing.
 _UNSUPPORTED: dict[str, tuple[float, ...]] = {
     "encoder_input_features": (),
     "encoder_output_lengths": (0,),
@@ -81,7 +82,7 @@ class WireRequest:
     returns_prompt_log_probs: bool
     cache_salt: int | None
     priority: int
-    lora_task_id: int | None
+    lora_task_id: int | None = None
 
     def to_engine(
         self, on_event: Callable[[TokenEvent], None], guide: Guide | None
@@ -119,7 +120,8 @@ def decode(
 ) -> WireRequest:
     """Reads and validates all tensors of a generating request.
 
-    `supported` are those that the engine does and others do not. Raises InvalidArgumentError and UnsupportedTensorError, both with the tensor's name.
+    `supported` are those that the engine does and others do not. Raises InvalidArgumentError and
+    UnsupportedTensorError, both with the tensor's name.
     """
     _refuse_unsupported(tensors, supported)
     returns_prompt_log_probs = bool(_scalar(tensors, "return_prompt_log_probs", False))

@@ -211,7 +211,9 @@ def _undeclared(artefact: Artefact) -> frozenset[str]:
 def _adapters(artefact: Artefact) -> str:
     """The parameter `lora_adapters`: task id -> where the adapter is."""
     adapters = artefact.manifest.adapters.items()
-    return json.dumps({str(one.task_id): {"name": name, "path": one.directory} for name, one in adapters})
+    return json.dumps(
+        {str(one.task_id): {"name": name, "path": one.directory} for name, one in adapters}
+    )
 
 
 def _read(home: Path, name: str) -> _Folder:

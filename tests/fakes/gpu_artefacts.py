@@ -1,4 +1,4 @@
-"""Published models of the GPU kinds, for the stand-ins: what an artefact has besides its weights."""
+"""Published models of the GPU kinds, for the stand-ins: all that an artefact has, but weights."""
 
 from __future__ import annotations
 
@@ -69,6 +69,8 @@ def publish_tensorrt(
     name: str,
     *,
     config: Mapping[str, Any],
+    variant: str = "fp16",
+    max_seq_len: int = MAX_SEQ_LEN,
     adapters: Mapping[str, Adapter] | None = None,
 ) -> Artefact:
     """Publish a model of kind tensorrt_llm whose engine has this config.json and no weights."""
@@ -76,9 +78,22 @@ def publish_tensorrt(
     (built / "engine").mkdir(parents=True)
     (built / "engine" / "config.json").write_text(json.dumps(config))
     (built / "engine" / "rank0.engine").write_bytes(b"not an engine")
-    guide_info = {"encoded_vocab": [], "tokenizer_str": "{}", "stop_token_ids": [END_ID]}
+    tokenizer = byte_level_tokenizer()
+    guide_info = {
+        "encoded_vocab": [tokenizer.id_to_token(token_id) for token_id in range(VOCAB_SIZE)],
+        "tokenizer_str": tokenizer.to_str(),
+        "stop_token_ids": [END_ID],
+    }
     (built / "xgrammar_tokenizer_info.json").write_text(json.dumps(guide_info))
-    return _publish(home, built, name, kind="tensorrt_llm", adapters=dict(adapters or {}))
+    return _publish(
+        home,
+        built,
+        name,
+        kind="tensorrt_llm",
+        variant=variant,
+        max_seq_len=max_seq_len,
+        adapters=dict(adapters or {}),
+    )
 
 
 def engine_config(**build_config: Any) -> dict[str, Any]:
@@ -106,23 +121,30 @@ def engine_config(**build_config: Any) -> dict[str, Any]:
 
 
 def _publish(
-    home: Path, built: Path, name: str, *, kind: str, adapters: dict[str, Adapter]
+    home: Path,
+    built: Path,
+    name: str,
+    *,
+    kind: str,
+    variant: str = "bf16",
+    max_seq_len: int = MAX_SEQ_LEN,
+    adapters: dict[str, Adapter],
 ) -> Artefact:
     write_tokenizer(built / "tokenizer")
     files = describe_files(built)
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name=name,
-        variant="bf16",
+        variant=variant,
         kind=kind,
         format=kind,
-        quantization="bf16",
+        quantization=variant,
         source={},
         tools={},
         files=files,
         size_bytes=sum(entry.size_bytes for entry in files.values()),
         limits=Limits(
-            max_seq_len=MAX_SEQ_LEN, max_input_len=MAX_SEQ_LEN - 1, vocab_size=VOCAB_SIZE
+            max_seq_len=max_seq_len, max_input_len=max_seq_len - 1, vocab_size=VOCAB_SIZE
         ),
         tokens=SpecialTokens(bos_id=None, eos_ids=[END_ID], pad_id=None),
         created="2026-01-01T00:00:00+00:00",

@@ -28,8 +28,8 @@ class StandIns:
         self._triton = EmbeddedTriton(home, self.ports)
 
     def __enter__(self) -> StandIns:
-        trtllm_backend.install(self.home)
         self._triton.start()
+        trtllm_backend.install(self.home)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""A client that speaks tensors: raw ModelStreamInfer, one stream a request, read to its very end."""
+"""A client that speaks tensors: ModelStreamInfer, one stream a request, read to its very end."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ class TensorClient:
         pattern = r'nv_trt_llm_\w+\{(.*?_type="(\w+)".*?)\} (\S+)'
         mine = f'model="{self._model}"'
         return {
-            label: float(value) for labels, label, value in re.findall(pattern, text) if mine in labels
+            label: float(value)
+            for labels, label, value in re.findall(pattern, text)
+            if mine in labels
         }
 
     def wait_idle(self) -> float:

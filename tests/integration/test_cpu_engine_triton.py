@@ -25,6 +25,7 @@ MODEL = "smollm2-135m-instruct"
 PROMPT = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
 END_ID = 2
 
+
 @pytest.fixture(scope="module")
 def ports() -> Ports:
     return free_ports()
@@ -196,7 +197,9 @@ def test_a_grammar_is_kept(client: TensorClient) -> None:
         ),
     ],
 )
-def test_a_refusal_keeps_its_wording(client: TensorClient, values: dict[str, Any], error: str) -> None:
+def test_a_refusal_keeps_its_wording(
+    client: TensorClient, values: dict[str, Any], error: str
+) -> None:
     assert client.infer(**values).error == error
 
 

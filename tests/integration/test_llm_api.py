@@ -311,9 +311,7 @@ def test_the_other_sampler_takes_penalties_and_seeds_and_has_no_alternatives(
     penalized = client.infer(embedding_bias=biased(7), presence_penalty=[[2000.0]]).token_ids()
     banned = client.infer(embedding_bias=biased(7), bad_words_list=[[[7], [1]]]).token_ids()
     assert (plain.count(7), penalized.count(7), banned.count(7)) == (16, 1, 0)
-    seeded = [
-        client.infer(runtime_top_p=[[1.0]], seed=[[seed]]).token_ids() for seed in (1, 2, 1)
-    ]
+    seeded = [client.infer(runtime_top_p=[[1.0]], seed=[[seed]]).token_ids() for seed in (1, 2, 1)]
     assert seeded[0] == seeded[2] != seeded[1]
     words = client.infer(bad_words_list=[[[7, 8], [2, -1]]])
     assert words.error is not None
@@ -321,9 +319,7 @@ def test_the_other_sampler_takes_penalties_and_seeds_and_has_no_alternatives(
     client.channel.close()
 
 
-async def test_the_frontends_own_client_is_served(
-    stand_ins: StandIns, loaded: LoadedModel
-) -> None:
+async def test_the_frontends_own_client_is_served(stand_ins: StandIns, loaded: LoadedModel) -> None:
     client = TritonClient(stand_ins.address)
 
     async def ask(**values: Any) -> list[TokenChunk]:

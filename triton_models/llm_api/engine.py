@@ -168,7 +168,9 @@ class LlmEngine:
         adapter = self._adapters.get(task_id)
         if adapter is None:
             known = ", ".join(str(known) for known in sorted(self._adapters)) or "none"
-            raise InvalidArgumentError("lora_task_id", f"{task_id} is not an adapter here ({known})")
+            raise InvalidArgumentError(
+                "lora_task_id", f"{task_id} is not an adapter here ({known})"
+            )
         return upstream.lora_request(adapter.name, task_id, adapter.path)
 
     # ---- the loop's thread

@@ -64,7 +64,9 @@ def sampler_of(options: Mapping[str, Any]) -> str:
     if sampler == "auto":
         return "TorchSampler"
     if sampler not in _NOT_SAMPLED:
-        raise OptionsError(f"sampler_type: {sampler!r} is not one of auto, {', '.join(_NOT_SAMPLED)}")
+        raise OptionsError(
+            f"sampler_type: {sampler!r} is not one of auto, {', '.join(_NOT_SAMPLED)}"
+        )
     if sampler == "TRTLLMSampler" and options.get("speculative_config"):
         raise OptionsError("sampler_type: TRTLLMSampler cannot do speculative decoding")
     return str(sampler)

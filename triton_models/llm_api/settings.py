@@ -48,9 +48,7 @@ def load_engine(settings: LlmSettings) -> LlmEngine:
         max_queue_size=settings.max_queue_size,
     )
     adapters = parse_adapters(settings.lora_adapters, settings.artefact_dir)
-    return LlmEngine(
-        lambda: upstream.make_llm(checkpoint, tokenizer, options), limits, adapters
-    )
+    return LlmEngine(lambda: upstream.make_llm(checkpoint, tokenizer, options), limits, adapters)
 
 
 def parse_adapters(text: str, artefact_dir: Path) -> Mapping[int, Adapter]:

@@ -90,7 +90,9 @@ class Executor:
             for index in range(params.n)
         ]
         with self._wake:
-            running = Running(result, params, lora_id, salt, self._cached(prompt, lora_id, salt), sequences)
+            running = Running(
+                result, params, lora_id, salt, self._cached(prompt, lora_id, salt), sequences
+            )
             self._running[result.request_id] = running
             self._num_come += 1
             self._wake.notify()
@@ -203,7 +205,13 @@ class Executor:
         is_final = all(one.finish_reason for one in running.sequences)
         metrics = _metrics(running) if is_final and running.params.return_perf_metrics else None
         return Response(
-            sequence.index, new, tables, is_final, sequence.finish_reason, running.cached_tokens, metrics
+            sequence.index,
+            new,
+            tables,
+            is_final,
+            sequence.finish_reason,
+            running.cached_tokens,
+            metrics,
         )
 
     def _report(self, num_scheduled: int) -> None:

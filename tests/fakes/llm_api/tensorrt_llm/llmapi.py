@@ -35,22 +35,70 @@ __all__ = [
 
 # tests/unittest/api_stability/references*/llm.yaml: what LLM takes besides its own parameters
 _ARGUMENTS = frozenset(
-    """
-    pipeline_parallel_size context_parallel_size gpus_per_node moe_cluster_parallel_size
-    moe_tensor_parallel_size moe_expert_parallel_size enable_attention_dp cp_config load_format
-    enable_lora lora_config kv_cache_config enable_chunked_prefill guided_decoding_backend
-    batched_logits_processor iter_stats_max_iterations request_stats_max_iterations
-    peft_cache_config scheduler_config cache_transceiver_config speculative_config max_batch_size
-    max_input_len max_seq_len max_beam_width max_num_tokens gather_generation_logits
-    num_postprocess_workers postprocess_tokenizer_dir stream_interval reasoning_parser
-    garbage_collection_gen0_threshold backend cuda_graph_config checkpoint_loader checkpoint_format
-    disable_overlap_scheduler moe_config attn_backend sampler_type enable_iter_perf_stats
-    enable_iter_req_stats print_iter_log torch_compile_config enable_autotuner
-    enable_layerwise_nvtx_marker enable_min_latency force_dynamic_quantization allreduce_strategy
-    return_perf_metrics perf_metrics_max_requests orchestrator_type attention_dp_config
-    disable_flashinfer_sampling max_stats_len batch_wait_timeout_ms batch_wait_timeout_iters
-    batch_wait_max_tokens_ratio kv_connector_config env_overrides model_kwargs custom_tokenizer
-    """.split()
+    (
+        "pipeline_parallel_size",
+        "context_parallel_size",
+        "gpus_per_node",
+        "moe_cluster_parallel_size",
+        "moe_tensor_parallel_size",
+        "moe_expert_parallel_size",
+        "enable_attention_dp",
+        "cp_config",
+        "load_format",
+        "enable_lora",
+        "lora_config",
+        "kv_cache_config",
+        "enable_chunked_prefill",
+        "guided_decoding_backend",
+        "batched_logits_processor",
+        "iter_stats_max_iterations",
+        "request_stats_max_iterations",
+        "peft_cache_config",
+        "scheduler_config",
+        "cache_transceiver_config",
+        "speculative_config",
+        "max_batch_size",
+        "max_input_len",
+        "max_seq_len",
+        "max_beam_width",
+        "max_num_tokens",
+        "gather_generation_logits",
+        "num_postprocess_workers",
+        "postprocess_tokenizer_dir",
+        "stream_interval",
+        "reasoning_parser",
+        "garbage_collection_gen0_threshold",
+        "backend",
+        "cuda_graph_config",
+        "checkpoint_loader",
+        "checkpoint_format",
+        "disable_overlap_scheduler",
+        "moe_config",
+        "attn_backend",
+        "sampler_type",
+        "enable_iter_perf_stats",
+        "enable_iter_req_stats",
+        "print_iter_log",
+        "torch_compile_config",
+        "enable_autotuner",
+        "enable_layerwise_nvtx_marker",
+        "enable_min_latency",
+        "force_dynamic_quantization",
+        "allreduce_strategy",
+        "return_perf_metrics",
+        "perf_metrics_max_requests",
+        "orchestrator_type",
+        "attention_dp_config",
+        "disable_flashinfer_sampling",
+        "max_stats_len",
+        "batch_wait_timeout_ms",
+        "batch_wait_timeout_iters",
+        "batch_wait_max_tokens_ratio",
+        "kv_connector_config",
+        "env_overrides",
+        "model_kwargs",
+        "custom_tokenizer",
+    )
 )
 
 
