@@ -60,6 +60,20 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationResult:
+    """How a model did when it was asked in a real Triton, before it was published.
+
+    `difference` from `reference`: the mean absolute one of log-probs in nats; of an embedding the
+    greatest one of cosines. None: there was nothing to compare with.
+    """
+
+    reference: str
+    difference: float | None
+    tolerance: float | None
+    tokens_per_s: dict[str, float]  # number of streams -> of all together; of an embedding "1" only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What is known about a published artefact."""
 
@@ -83,6 +97,7 @@ class Manifest:
     # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    verification: VerificationResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

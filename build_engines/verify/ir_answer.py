@@ -1,6 +1,6 @@
 """Asks a built OpenVINO model the spec's question, and measures its memory, in another process.
 
-That runs `python -m build_engines.verify DIRECTORY`: a Question on stdin, an Answer on stdout.
+That runs `python -m build_engines.verify.ir_answer DIRECTORY`: a Question on stdin, an Answer on stdout.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ def render_question(tokenizer_dir: Path, verification: Verification) -> Question
 
 def ask(directory: Path, question: Question) -> Answer:
     """Runs the model in `directory`. Raises VerificationError, with its last words, if it fails."""
-    return msgspec.json.decode(run_apart("build_engines.verify", directory, question), type=Answer)
+    return msgspec.json.decode(
+        run_apart("build_engines.verify.ir_answer", directory, question), type=Answer
+    )
 
 
 def run_apart(module: str, directory: Path, question: msgspec.Struct) -> bytes:
@@ -64,7 +66,7 @@ def run_apart(module: str, directory: Path, question: msgspec.Struct) -> bytes:
         command,
         input=msgspec.json.encode(question),
         capture_output=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         check=False,
     )
     if finished.returncode != 0:
