@@ -5,18 +5,22 @@ The token and the hub's address are huggingface_hub's own: HF_TOKEN (or its logi
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from build_engines.artefact import hash_file
 from build_engines.errors import DiskSpaceError, SourceError
 from build_engines.lock import build_lock
 from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
 from build_engines.spec import HubSource
+
+PART_SUFFIX = ".part"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,24 +84,42 @@ def _choose(source: HubSource, names: list[str]) -> list[str]:
 def _download(
     source: HubSource, commit: str, files: list[_RemoteFile], root: Path, report: Report
 ) -> dict[str, Found]:
-    from huggingface_hub import hf_hub_download
-
     total = sum(file.size_bytes for file in files)
     done = 0
     found: dict[str, Found] = {}
     for file in files:
-        bar = _bar_class(report, done, total)
-        name = hf_hub_download(
-            source.hf,
-            file.name,
-            revision=commit,
-            local_dir=root,
-            tqdm_class=bar,
-        )
-        found[file.name] = Found(_checked(file, Path(name)), file.sha256)
+        path = root / file.name
+        if not path.exists():
+            _fetch_file(source.hf, commit, file, path, _bar_class(report, done, total))
+        found[file.name] = Found(_checked(file, path), file.sha256)
         done += file.size_bytes
         report(done, total)
     return found
+
+
+def _fetch_file(hf: str, commit: str, file: _RemoteFile, path: Path, bar: type[Any]) -> None:
+    """By huggingface_hub's parts: its hf_hub_download begins anew after a kill."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils._headers import build_hf_headers
+
+    url = hf_hub_url(hf, file.name, revision=commit)
+    location = get_hf_file_metadata(url).location
+    headers = build_hf_headers()
+    if urlsplit(location).netloc != urlsplit(url).netloc:
+        headers.pop("authorization", None)  # the address of a content network is signed itself
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART_SUFFIX)
+    with part.open("ab") as target:
+        http_get(
+            location,
+            target,
+            resume_size=target.tell(),
+            headers=headers,
+            expected_size=file.size_bytes,
+            tqdm_class=bar,
+        )
+    part.rename(path)
 
 
 def _checked(file: _RemoteFile, path: Path) -> Path:
@@ -111,7 +133,7 @@ def _checked(file: _RemoteFile, path: Path) -> Path:
 
 def _check_room(files: list[_RemoteFile], root: Path, home: Path) -> None:
     missing = sum(file.size_bytes for file in files if not (root / file.name).exists())
-    there = sum(path.stat().st_size for path in root.rglob("*.incomplete"))
+    there = sum(path.stat().st_size for path in root.rglob(f"*{PART_SUFFIX}"))
     free = shutil.disk_usage(home).free
     if free < missing - there:
         raise DiskSpaceError(
@@ -149,9 +171,8 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     """Raises SourceError for what the hub or the network says, with what to do about it."""
     from httpx2 import HTTPError  # what huggingface_hub's own are made of
     from huggingface_hub import constants, errors
-    from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # its retries are no news
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries are no news
     hub = constants.ENDPOINT
     try:
         yield
@@ -182,6 +203,10 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
             f"cannot download {source.hf} from {hub}: {reason}, then build again (what has arrived "
             "is kept), or give a downloaded folder by --checkpoint"
         ) from exc
+    except OSError as exc:
+        if exc.errno is not None:
+            raise  # this machine's, not the hub's
+        raise SourceError(f"{source.hf} did not arrive whole: build again to go on") from exc
 
 
 def _http_reason(source: HubSource, status: int) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,9 @@ def test_a_killed_download_is_gone_on_from(hub: FakeHub, tmp_path: Path) -> None
     env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=env)
     assert hub.stalled.wait(20)
+    (part,) = tmp_path.rglob("*.part")
+    while part.stat().st_size < 10_485_760:
+        time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
 
