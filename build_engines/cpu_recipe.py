@@ -31,7 +31,8 @@ class CpuRecipe:
         self, spec: Spec, variant: str, workspace: Workspace, progress: Progress
     ) -> Produced:
         """Builds, and verifies against the unquantized model. Raises BuildError."""
-        from build_engines import gguf_file, gguf_requant, openvino_ir, tokenizer, verify
+        from build_engines import gguf_file, gguf_requant, openvino_ir, verify
+        from build_engines.tokenizers.write import write_tokenizer
 
         assert isinstance(spec.verify, Verification)  # of this kind's specs
         chosen = spec.variants[variant]
@@ -40,7 +41,7 @@ class CpuRecipe:
 
         progress("tokenizer", 0, 1)
         tokenizer_dir = workspace.artefact / "tokenizer"
-        tokenizer.write_tokenizer(reader, tokenizer_dir, spec.max_seq_len)
+        write_tokenizer(reader, tokenizer_dir, max_seq_len=spec.max_seq_len)
         progress("tokenizer", 1, 1)
 
         gguf = workspace.scratch / "model.gguf"
