@@ -60,6 +60,20 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationResult:
+    """How a model did when it was asked in a real Triton, before it was published.
+
+    `difference` from `reference`: the mean absolute one of log-probs in nats; of an embedding the
+    greatest one of cosines. None: there was nothing to compare with.
+    """
+
+    reference: str
+    difference: float | None
+    tolerance: float | None
+    tokens_per_s: dict[str, float]  # number of streams -> of all together; of an embedding "1" only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What is known about a published artefact."""
 
@@ -83,6 +97,7 @@ class Manifest:
     # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    verification: VerificationResult | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,15 +212,20 @@ def publish(home: Path, built: Path, manifest: Manifest) -> Artefact:
         raise ArtefactError(f"{manifest.name}/{manifest.variant} is published already in {target}")
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (built / MANIFEST_NAME).write_bytes(content + b"\n")
-    for path in _files_below(built):
-        _sync(path)
-    for directory, _, _ in os.walk(built, topdown=False):
-        _sync(Path(directory))
+    sync_tree(built)
     target.parent.mkdir(parents=True, exist_ok=True)
     built.rename(target)
     for parent in (target.parent, models_dir(home), home):
         _sync(parent)
     return Artefact(manifest=manifest, path=target)
+
+
+def sync_tree(directory: Path) -> None:
+    """Waits until everything below a directory is on the disk."""
+    for path in _files_below(directory):
+        _sync(path)
+    for folder, _, _ in os.walk(directory, topdown=False):
+        _sync(Path(folder))
 
 
 @functools.lru_cache(maxsize=256)

@@ -93,7 +93,9 @@ def test_no_program_knows_the_tests() -> None:
 def test_the_frontend_takes_only_the_contract_of_the_engines() -> None:
     # bench runs the bare batcher to compare with it
     own = [path for path in sources("frontend") if "bench" not in path.parts]
-    assert offenders(own, "triton_models.cpu", "openvino", "openvino_genai", "llguidance") == []
+    engines = ("triton_models.cpu", "triton_models.llama_cpp", "triton_models.batching")
+    libraries = ("openvino", "openvino_genai", "llguidance", "xllamacpp")
+    assert offenders(own, *engines, *libraries) == []
 
 
 def test_imports_point_from_the_surface_to_the_inside() -> None:
