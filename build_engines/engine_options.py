@@ -20,15 +20,13 @@ DEFAULT_LOOKAHEAD = (7, 7, 7)  # examples/lookahead/README.md
 DEFAULT_DRAFT_LEN = 10
 MAX_TREE_LEN = 63
 # The tree of guesses that upstream's READMEs of Medusa and EAGLE use (mc_sim_7b_63).
-DEFAULT_TREE = tuple(
-    tuple(map(int, path.split(".")))
-    for path in (
-        "0 0.0 1 0.1 2 0.0.0 1.0 0.2 3 0.3 4 0.4 2.0 0.5 0.0.1 5 0.6 6 0.7 0.1.0 1.1 7 0.8 0.0.2 "
-        "3.0 0.9 8 9 1.0.0 0.2.0 1.2 0.0.3 4.0 2.1 0.0.4 0.0.5 0.0.0.0 0.1.1 0.0.6 0.3.0 5.0 1.3 "
-        "0.0.7 0.0.8 0.0.9 6.0 0.4.0 1.4 7.0 0.1.2 2.0.0 3.1 2.2 8.0 0.5.0 1.5 1.0.1 0.2.1 9.0 "
-        "0.6.0 0.0.0.1 1.6 0.7.0"
-    ).split()
+_TREE_PATHS = (
+    "0 0.0 1 0.1 2 0.0.0 1.0 0.2 3 0.3 4 0.4 2.0 0.5 0.0.1 5 0.6 6 0.7 0.1.0 1.1 7 0.8 0.0.2 "
+    "3.0 0.9 8 9 1.0.0 0.2.0 1.2 0.0.3 4.0 2.1 0.0.4 0.0.5 0.0.0.0 0.1.1 0.0.6 0.3.0 5.0 1.3 "
+    "0.0.7 0.0.8 0.0.9 6.0 0.4.0 1.4 7.0 0.1.2 2.0.0 3.1 2.2 8.0 0.5.0 1.5 1.0.1 0.2.1 9.0 "
+    "0.6.0 0.0.0.1 1.6 0.7.0"
 )
+DEFAULT_TREE = tuple(tuple(map(int, path.split("."))) for path in _TREE_PATHS.split())
 _BUILD_MODES = {
     "draft_target": "draft_tokens_external",
     "lookahead": "lookahead_decoding",

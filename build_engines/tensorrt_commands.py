@@ -133,6 +133,7 @@ def _convert_with_draft(
         *_flag("--tp_size", options.tp_size),
         *_flag("--workers", min(options.world_size, GPUS_PER_NODE)),
     )
+    own: tuple[str, ...]
     if drafting.mode == "medusa":
         own = (
             *_flag("--medusa_model_dir", places.draft),
