@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from build_engines.artefact import SCHEMA_VERSION, Artefact, FileEntry, Manifest
+from build_engines.manifest import content_hash
 from build_engines.recipe import Describe, Order, Produced
 from build_engines.stages import stage_files
 
@@ -32,7 +33,8 @@ def assemble(
             target.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy((done[stage] / name).resolve(), target)
             files[target.relative_to(directory).as_posix()] = entry
-    return Artefact(manifest=_manifest(order, describe(done), files), path=directory)
+    manifest = _manifest(order, describe(done), files)
+    return Artefact(manifest=manifest, path=directory, content_hash=content_hash(manifest))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -60,6 +62,7 @@ def _manifest(order: Order, produced: Produced, files: Mapping[str, FileEntry]) 
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         memory_bytes=produced.memory_bytes,
         embedding_size=produced.embedding_size,
+        family=order.spec.family,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,
     )

@@ -131,7 +131,7 @@ def _prepare_triton(settings: Settings) -> EmbeddedTriton:
         metrics=settings.triton_metrics_port,
         http=settings.triton_http_port,
     )
-    return EmbeddedTriton(settings.home, ports)
+    return EmbeddedTriton(settings.home, ports, binary=settings.triton_binary)
 
 
 def _metrics_dir(home: Path) -> Path:

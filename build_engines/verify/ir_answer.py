@@ -1,6 +1,6 @@
 """Asks a built OpenVINO model the spec's question, and measures its memory, in another process.
 
-That runs `python -m build_engines.verify.ir_answer DIRECTORY`: a Question on stdin, an Answer on stdout.
+That runs `python -m build_engines.verify.ir_answer DIRECTORY`: Question on stdin, Answer on stdout.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ def test_a_wrong_request_is_one_line_and_exit_code_2(
 
 
 def test_a_failed_build_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    artefact_dir(tmp_path, MODEL, "q8_0").mkdir(parents=True)
+    variant_dir = artefact_dir(tmp_path, MODEL, "q8_0")
+    variant_dir.mkdir(parents=True)
+    (variant_dir / "current").symlink_to("1")
     result = run(MODEL, "--home", tmp_path)
     assert result.exit_code == 1
     assert result.stderr.startswith("error: the artefact in ")

@@ -221,7 +221,7 @@ def test_other_system_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
 def test_a_damaged_artefact_is_not_silently_built_over(tmp_path: Path) -> None:
     built = build_tiny(tmp_path)
     (built.path / "model.bin").unlink()
-    with pytest.raises(ArtefactError, match="delete the directory and build the model again"):
+    with pytest.raises(ArtefactError, match="models remove tiny --variant q8_0` deletes it"):
         build_tiny(tmp_path)
 
 
