@@ -30,9 +30,18 @@ def memory_section(architecture: Architecture, load: Load, parallel: Parallel) -
 
 def fit_section(family: Family, architecture: Architecture, load: Load) -> Section:
     """The longest context and the largest batch that each kind and number of GPUs holds."""
-    rows = [_row(fit) for fit in fits(family, architecture, load)]
+    found = fits(family, architecture, load)
+    counts = sorted({fit.count for fit in found if not fit.is_refused})
+    rows = [_row(fit) for fit in found if not fit.is_refused]
+    for gpu in dict.fromkeys(fit.gpu.name for fit in found):
+        own = [fit for fit in found if fit.gpu.name == gpu]
+        if all(fit.is_refused for fit in own):
+            rows.append((gpu, "any", "no", own[0].reason, ""))
+    for count in sorted({fit.count for fit in found} - set(counts)) if counts else ():
+        reason = next(fit.reason for fit in found if fit.count == count)
+        rows.append(("any", str(count), "no", reason, ""))
     heads = ("GPU", "GPUs", "longest context", f"requests of {load.max_seq_len}", "KV tokens")
-    return Section(title="What fits", rows=(heads, *_once(rows)))
+    return Section(title="What fits", rows=(heads, *rows))
 
 
 def _row(fit: Fit) -> tuple[str, ...]:
@@ -40,18 +49,6 @@ def _row(fit: Fit) -> tuple[str, ...]:
         return (fit.gpu.name, str(fit.count), "no", fit.reason, "")
     numbers = (fit.longest_context, fit.largest_batch, fit.kv_tokens)
     return (fit.gpu.name, str(fit.count), *map(str, numbers))
-
-
-def _once(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """A kind of GPU that cannot compute in the format is named in one row."""
-    kept: list[tuple[str, ...]] = []
-    for row in rows:
-        before = kept[-1] if kept else ("", "", "", "", "")
-        if row[2] == "no" and row[0] == before[0] and row[3] == before[3]:
-            kept[-1] = (row[0], f"{before[1].split('-')[0]}-{row[1]}", *row[2:])
-        else:
-            kept.append(row)
-    return kept
 
 
 def _gb(size: int) -> str:
