@@ -78,7 +78,9 @@ def run_apart(module: str, directory: Path, question: msgspec.Struct) -> bytes:
     return finished.stdout
 
 
-def judge(answer: Answer, question: Question, verification: Verification, tolerance: float) -> None:
+def judge(
+    answer: Answer, question: Question, verification: Verification, tolerance: float | None
+) -> None:
     """Raises VerificationError unless the answer is as expected and about as likely."""
     if answer.greedy_token_ids != question.answer_token_ids:
         raise VerificationError(
@@ -87,7 +89,7 @@ def judge(answer: Answer, question: Question, verification: Verification, tolera
         )
     pairs = zip(answer.log_probs, verification.log_probs, strict=True)
     difference = sum(abs(found - expected) for found, expected in pairs) / len(answer.log_probs)
-    if not difference <= tolerance:
+    if tolerance is not None and not difference <= tolerance:
         raise VerificationError(
             f"the log-probs of the built model and its source differ by {difference:.3f}, "
             f"{tolerance} is allowed"
