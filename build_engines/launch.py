@@ -18,7 +18,7 @@ NVIDIA_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 CPP_KIND, PYTORCH_KIND = "tensorrt_llm", "llm_api"
 GpuIds = tuple[int, ...]
 
-_FLAGS: Mapping[str, object] = {
+_FLAGS: dict[str, object] = {
     "disable-auto-complete-config": None,  # ours are complete; it would start each model twice
     "exit-on-error": "false",  # one broken model must not take the others down
     "strict-readiness": "false",
