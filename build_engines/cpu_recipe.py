@@ -111,12 +111,13 @@ def _check(order: Order) -> None:
 
 
 def _tokenizer(order: Order, out: Path) -> None:
-    from build_engines import gguf_file, tokenizer
+    from build_engines import gguf_file
+    from build_engines.tokenizers.write import write_tokenizer
 
     assert order.fetched is not None
     assert order.max_seq_len is not None
     reader = gguf_file.open_gguf(order.fetched)
-    tokenizer.write_tokenizer(reader, out, order.max_seq_len)
+    write_tokenizer(reader, out, max_seq_len=order.max_seq_len)
 
 
 def _quantize(order: Order, out: Path, context: StageContext) -> None:
