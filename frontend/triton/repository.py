@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import shutil
@@ -23,6 +24,7 @@ from frontend.triton.capabilities import Capabilities
 from frontend.triton.desired import DesiredModels
 from frontend.triton.rpc import IndexEntry, TritonRpc
 from frontend.types import LoadedModel
+from triton_models.llm_api.options import read_options, undeclared_tensors
 from triton_models.render import Value, model_file, render_config
 
 logger = logging.getLogger(__name__)
@@ -147,18 +149,18 @@ def write_model_folder(settings: Settings, artefact: Artefact) -> Path:
         ModelLoadFailed: there is no engine of the artefact's kind here.
     """
     manifest = artefact.manifest
-    values = {
-        "model_name": manifest.name,
-        "variant": manifest.variant,
-        "artefact_dir": str(artefact.path),
-        "max_seq_len": manifest.limits.max_seq_len,
-        "max_input_len": manifest.limits.max_input_len,
-        "vocab_size": manifest.limits.vocab_size,
-        **_values_of_kind(settings, artefact),
-    }
     try:
-        config = render_config(manifest.kind, values)
-    except (ValueError, OSError) as exc:
+        values = {
+            "model_name": manifest.name,
+            "variant": manifest.variant,
+            "artefact_dir": str(artefact.path),
+            "max_seq_len": manifest.limits.max_seq_len,
+            "max_input_len": manifest.limits.max_input_len,
+            "vocab_size": manifest.limits.vocab_size,
+            **_values_of_kind(settings, artefact),
+        }
+        config = render_config(manifest.kind, values, undeclared=_undeclared(artefact))
+    except (ValueError, KeyError, OSError) as exc:
         raise ModelLoadFailed(model=manifest.name, reason=str(exc)) from exc
     source = model_file(manifest.kind)
     folder = _Folder(config=config.encode(), model=None if source is None else source.read_bytes())
@@ -188,8 +190,30 @@ def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Valu
                 "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
                 "max_queue_size": settings.max_queue_size,
             }
+        case "llm_api":
+            max_num_sequences = read_options(path)["max_batch_size"]
+            return {
+                "max_num_sequences": max_num_sequences,
+                "max_queue_size": settings.max_queue_size,
+                "lora_adapters": _adapters(artefact),
+            }
         case _:
             return {}
+
+
+def _undeclared(artefact: Artefact) -> frozenset[str]:
+    """The tensors of its kind that this artefact's engine cannot honour."""
+    if artefact.manifest.kind == "llm_api":
+        return undeclared_tensors(read_options(artefact.path))
+    return frozenset()
+
+
+def _adapters(artefact: Artefact) -> str:
+    """The parameter `lora_adapters`: task id -> where the adapter is."""
+    adapters = artefact.manifest.adapters.items()
+    return json.dumps(
+        {str(one.task_id): {"name": name, "path": one.directory} for name, one in adapters}
+    )
 
 
 def _read(home: Path, name: str) -> _Folder:
