@@ -56,17 +56,38 @@ def write_checkpoint(
     else:
         raise SystemExit(f"{family.spec}: no seed makes its tokens clear")
     if seed != family.seed:
-        print(f"{family.spec}: seed={seed} would be quicker than {family.seed}", file=sys.stderr)
+        sys.stderr.write(f"{family.spec}: seed={seed} would be quicker than {family.seed}\n")
     model.save_pretrained(directory)
     _write_tokenizer(family, vocabulary, directory, template)
     return Checkpoint(
         directory=directory,
         vocabulary=vocabulary,
-        config=json.loads((directory / "config.json").read_text()),
+        config=_spell_as_published(directory / "config.json"),
         prompt_token_ids=prompt_token_ids,
         token_ids=token_ids,
         margin=margin,
     )
+
+
+def _spell_as_published(path: Path) -> dict:
+    """What transformers 5 has written; the file then says it as checkpoints on the hub do."""
+    config = json.loads(path.read_text())
+    spelled = {key: value for key, value in config.items() if key != "rope_parameters"}
+    rope = dict(config["rope_parameters"])
+    if "full_attention" in rope:  # Gemma 3
+        spelled["rope_theta"] = rope["full_attention"]["rope_theta"]
+        spelled["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    else:
+        spelled["rope_theta"] = rope.pop("rope_theta")
+        if "partial_rotary_factor" in rope:
+            spelled["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
+        if rope["rope_type"] != "default":
+            spelled["rope_scaling"] = rope
+    if config["model_type"] == "qwen3_moe":
+        spelled["num_experts"] = spelled.pop("num_local_experts", config.get("num_experts"))
+    spelled["torch_dtype"] = spelled.pop("dtype")
+    path.write_text(json.dumps(spelled, indent=1))
+    return config
 
 
 def _make_model(family: Family, vocabulary: Vocabulary) -> transformers.PreTrainedModel:

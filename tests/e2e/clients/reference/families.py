@@ -45,6 +45,8 @@ class Family:
     eos: str
     pad: str | None = None
     prompt: str
+    # A file of build_engines/chat_templates, or a text; None: the family's checkpoints have none.
+    template: str | None
     seed: int = 0
 
 
@@ -95,6 +97,11 @@ _GLM_4 = ByteLevel(
         "<|observation|>",
     ),
 )
+_MISTRAL_V3 = (
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' + message['content'] + '[/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
 _QWEN_1 = {**SMALL, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 _GEMMA_1 = {**SMALL, "head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"}
 _GLM = {
@@ -118,6 +125,7 @@ FAMILIES = (
         pad="<|endoftext|>",
         seed=6,
         prompt=_CHATML_PROMPT,
+        template=None,
     ),
     Family(
         spec="qwen-14b-chat",
@@ -129,6 +137,7 @@ FAMILIES = (
         eos="<|im_end|>",
         pad="<|endoftext|>",
         prompt=_CHATML_PROMPT,
+        template=None,
     ),
     Family(
         spec="gemma-2b",
@@ -140,6 +149,7 @@ FAMILIES = (
         eos="<end_of_turn>",
         pad="<pad>",
         prompt=_GEMMA_PROMPT,
+        template="gemma",
     ),
     Family(
         spec="gemma-7b",
@@ -152,6 +162,7 @@ FAMILIES = (
         pad="<pad>",
         seed=1,
         prompt=_GEMMA_PROMPT,
+        template="gemma",
     ),
     Family(
         spec="llama-2-7b-chat",
@@ -163,6 +174,7 @@ FAMILIES = (
         eos="</s>",
         seed=1,
         prompt=f"<s>[INST] {QUESTION} [/INST]",
+        template="llama-2",
     ),
     Family(
         spec="chatglm3-6b",
@@ -185,8 +197,9 @@ FAMILIES = (
         bos=None,
         eos="</s>",
         pad="<unk>",
-        seed=1,
         prompt=f"[gMASK]sop<|user|>\n {QUESTION}<|assistant|>",
+        template=None,
+        seed=6,
     ),
     Family(
         spec="llama-3.1-8b-instruct",
@@ -212,6 +225,8 @@ FAMILIES = (
             f"<|start_header_id|>user<|end_header_id|>\n\n{QUESTION}<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n"
         ),
+        template="llama-3.1",
+        seed=3,
     ),
     Family(
         spec="qwen2.5-7b-instruct",
@@ -225,6 +240,7 @@ FAMILIES = (
         prompt=_CHATML_PROMPT.replace(
             "You are a helpful", "You are Qwen, created by Alibaba Cloud. You are a helpful"
         ),
+        template="qwen-2.5",
     ),
     Family(
         spec="qwen3-8b",
@@ -235,8 +251,9 @@ FAMILIES = (
         bos=None,
         eos="<|im_end|>",
         pad="<|endoftext|>",
-        seed=14,
         prompt=f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
+        template="qwen-3",
+        seed=22,
     ),
     Family(
         spec="qwen3-30b-a3b",
@@ -257,6 +274,8 @@ FAMILIES = (
         eos="<|im_end|>",
         pad="<|endoftext|>",
         prompt=f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n",
+        template="qwen-3",
+        seed=5,
     ),
     Family(
         spec="mistral-7b-instruct-v0.3",
@@ -281,6 +300,7 @@ FAMILIES = (
         eos="</s>",
         seed=3,
         prompt=f"<s>[INST] {QUESTION}[/INST]",
+        template=_MISTRAL_V3,
     ),
     Family(
         spec="mixtral-8x7b-instruct-v0.1",
@@ -297,8 +317,9 @@ FAMILIES = (
         vocabulary=SentencePiece(),
         bos="<s>",
         eos="</s>",
-        seed=1,
-        prompt=f"<s> [INST] {QUESTION} [/INST]",
+        prompt=f"<s>[INST] {QUESTION} [/INST]",
+        template="mistral",
+        seed=9,
     ),
     Family(
         spec="gemma-2-9b-it",
@@ -317,6 +338,7 @@ FAMILIES = (
         eos="<end_of_turn>",
         pad="<pad>",
         prompt=_GEMMA_PROMPT,
+        template="gemma",
     ),
     Family(
         spec="gemma-3-1b-it",
@@ -337,8 +359,9 @@ FAMILIES = (
         bos="<bos>",
         eos="<end_of_turn>",
         pad="<pad>",
-        seed=2,
         prompt=_GEMMA_PROMPT,
+        template="gemma-3",
+        seed=4,
     ),
     Family(
         spec="phi-3.5-mini-instruct",
@@ -365,8 +388,9 @@ FAMILIES = (
         bos="<s>",
         eos="<|end|>",
         pad="<|endoftext|>",
-        seed=6,
         prompt=f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n",
+        template="phi-3",
+        seed=9,
     ),
     Family(
         spec="phi-4",
@@ -379,8 +403,9 @@ FAMILIES = (
         bos="<|endoftext|>",
         eos="<|im_end|>",
         pad="<|endoftext|>",
-        seed=1,
         prompt=f"<|im_start|>user<|im_sep|>{QUESTION}<|im_end|><|im_start|>assistant<|im_sep|>",
+        template="phi-4",
+        seed=2,
     ),
     Family(
         spec="glm-4-9b-chat",
@@ -392,6 +417,7 @@ FAMILIES = (
         eos="<|endoftext|>",
         pad="<|endoftext|>",
         prompt=f"[gMASK]<sop><|user|>\n{QUESTION}<|assistant|>",
+        template="glm-4",
     ),
     Family(
         spec="glm-4-9b-0414",
@@ -402,8 +428,9 @@ FAMILIES = (
         bos=None,
         eos="<|user|>",
         pad="<|endoftext|>",
-        seed=9,
-        prompt=f"[gMASK]<sop><|user|>\n{QUESTION}<|assistant|>\n",
+        prompt=f"[gMASK]<sop><|user|>\n{QUESTION}<|assistant|>",
+        template="glm-4",
+        seed=10,
     ),
     Family(
         spec="gpt-oss-20b",
@@ -443,7 +470,6 @@ FAMILIES = (
         bos="<|startoftext|>",
         eos="<|return|>",
         pad="<|endoftext|>",
-        seed=4,
         prompt=(
             "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\n"
             "Knowledge cutoff: 2024-06\nCurrent date: {today}\n\nReasoning: medium\n\n"
@@ -451,6 +477,8 @@ FAMILIES = (
             "Channel must be included for every message.<|end|>"
             f"<|start|>user<|message|>{QUESTION}<|end|><|start|>assistant"
         ),
+        template="gpt-oss",
+        seed=6,
     ),
     Family(
         spec="deepseek-v3",
@@ -497,7 +525,8 @@ FAMILIES = (
         bos="<｜begin▁of▁sentence｜>",
         eos="<｜end▁of▁sentence｜>",
         pad="<｜end▁of▁sentence｜>",
-        seed=3,
         prompt=f"<｜begin▁of▁sentence｜><｜User｜>{QUESTION}<｜Assistant｜>",
+        template="deepseek-v3",
+        seed=7,
     ),
 )

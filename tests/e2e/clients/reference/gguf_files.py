@@ -99,7 +99,7 @@ def _add_qwen(writer: gguf.GGUFWriter, config: Config) -> None:
 
 def _add_qwen3moe(writer: gguf.GGUFWriter, config: Config) -> None:
     _add_attention(writer, config)
-    writer.add_expert_count(config["num_local_experts"])
+    writer.add_expert_count(config.get("num_experts") or config["num_local_experts"])
     writer.add_expert_used_count(config["num_experts_per_tok"])
     writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
 

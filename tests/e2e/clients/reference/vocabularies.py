@@ -19,19 +19,19 @@ from tokenizers import (
     trainers,
 )
 
-TEXT = [
-    "Hello world, how are you today? You are a helpful assistant. The user asks and the system answers.",
-    "What is the capital of France? The capital of France is Paris. Tell me a short story about the sea.",
-    "Write a poem, please: the river runs to the sea, the sea returns as rain, the rain feeds the river.",
-    "Knowledge cutoff, current date, reasoning effort, valid channels: analysis, commentary, final.",
-    "In-flight batching lets a server take a new request while the others are still being answered.",
+TEXT = (
+    "Hello world, how are you today? You are a helpful assistant.",
+    "The user asks and the system answers.",
+    "What is the capital of France? The capital of France is Paris.",
+    "Tell me a short story about the sea. Write a poem, please: the river runs to the sea,",
+    "the sea returns as rain, the rain feeds the river.",
+    "Knowledge cutoff, current date, reasoning effort, valid channels: analysis, final.",
+    "In-flight batching lets a server take a new request while others are still answered.",
     "def main():",
     "    for number in range(123):",
     '        print("number", number, 4567)',
-    "",
     "你好，世界。我是一个助手，今天天气怎么样？请告诉我中国的首都是哪里。北京是中国的首都。",
-    "",
-]
+)
 
 NUM_MERGES = 160
 
