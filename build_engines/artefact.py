@@ -23,6 +23,7 @@ from build_engines.errors import ArtefactError
 from build_engines.manifest import (
     SCHEMA_VERSION,
     Adapter,
+    DraftingFacts,
     EngineFacts,
     FileEntry,
     Limits,
@@ -45,6 +46,7 @@ from build_engines.versions import (
 __all__ = [  # what is in a manifest is said in one place for all who use artefacts
     "SCHEMA_VERSION",
     "Adapter",
+    "DraftingFacts",
     "EngineFacts",
     "FileEntry",
     "Limits",
