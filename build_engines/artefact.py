@@ -28,7 +28,7 @@ from build_engines.manifest import (
     Limits,
     Manifest,
     SpecialTokens,
-    Verification,
+    VerificationResult,
     content_hash,
 )
 from build_engines.versions import (
@@ -50,7 +50,7 @@ __all__ = [  # what is in a manifest is said in one place for all who use artefa
     "Limits",
     "Manifest",
     "SpecialTokens",
-    "Verification",
+    "VerificationResult",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -198,10 +198,7 @@ def publish(home: Path, built: Path, manifest: Manifest) -> Artefact:
         manifest = replace(manifest, version=next_version(variant_dir))
         content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         (built / MANIFEST_NAME).write_bytes(content + b"\n")
-        for path in _files_below(built):
-            sync(path)
-        for directory, _, _ in os.walk(built, topdown=False):
-            sync(Path(directory))
+        sync_tree(built)
         version = add_version(variant_dir, built)
         make_current(variant_dir, version)
         for parent in (variant_dir.parent, models_dir(home), home):
@@ -220,6 +217,14 @@ def _version_of(variant_dir: Path, wanted: str) -> Artefact | None:
         except ArtefactError as exc:
             logger.info("version not used again", extra={"reason": str(exc)})
     return None
+
+
+def sync_tree(directory: Path) -> None:
+    """Waits until everything below a directory is on the disk."""
+    for path in _files_below(directory):
+        sync(path)
+    for folder, _, _ in os.walk(directory, topdown=False):
+        sync(Path(folder))
 
 
 @functools.lru_cache(maxsize=256)

@@ -71,12 +71,17 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What was measured before the artefact was published."""
+class VerificationResult:
+    """How a model did when it was asked in a real Triton, before it was published.
 
-    reference: str  # what its answers were compared with
-    mean_log_prob_difference: float | None = None
-    tokens_per_s: float | None = None
+    `difference` from `reference`: the mean absolute one of log-probs in nats; of an embedding the
+    greatest one of cosines. None: there was nothing to compare with.
+    """
+
+    reference: str
+    difference: float | None
+    tolerance: float | None
+    tokens_per_s: dict[str, float]  # number of streams -> of all together; of an embedding "1" only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +111,7 @@ class Manifest:
     family: str | None = None  # a name of the builder's families
     engine: EngineFacts | None = None
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by the name in requests
-    verification: Verification | None = None
+    verification: VerificationResult | None = None
     version: int = 0  # the number of its directory; publishing gives it
 
 

@@ -38,7 +38,7 @@ def write_tokenizer(reader: GGUFReader, directory: Path, max_seq_len: int) -> No
     Raises ConversionError for a tokenizer of another family.
     """
     tokens: list[str] = field(reader, "tokenizer.ggml.tokens")
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     make_tokenizer(reader, tokens).save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -16,6 +16,8 @@ from build_engines.openvino_ir import MODEL_XML
 from build_engines.spec import EmbeddingVerification
 from build_engines.verify import run_apart
 
+DEFAULT_TOLERANCE = 0.001
+
 
 class Texts(msgspec.Struct, frozen=True):
     """The texts' token ids."""
@@ -44,8 +46,9 @@ def ask(directory: Path, texts: Texts) -> Embeddings:
     return msgspec.json.decode(answer, type=Embeddings)
 
 
-def judge(answer: Embeddings, verification: EmbeddingVerification, tolerance: float) -> None:
+def judge(answer: Embeddings, verification: EmbeddingVerification, tolerance: float | None) -> None:
     """Raises VerificationError unless values and cosines are the expected ones."""
+    tolerance = DEFAULT_TOLERANCE if tolerance is None else tolerance
     vectors = np.array(answer.vectors)
     for name, found, expected in (
         ("values", vectors[0][: len(verification.values)], verification.values),

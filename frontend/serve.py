@@ -120,8 +120,8 @@ def _ensure_built(settings: Settings) -> None:
 
 
 def _prepare_triton(settings: Settings) -> EmbeddedTriton:
-    variant = load_spec(settings.model).default_variant if settings.model in spec_names() else ""
-    artefact = find_artefact(settings.home, settings.model, variant) or next(
+    default = load_spec(settings.model).default_variant if settings.model in spec_names() else None
+    artefact = find_artefact(settings.home, settings.model, default or "") or next(
         found for found in list_artefacts(settings.home) if found.manifest.name == settings.model
     )
     write_model_folder(settings, artefact)
@@ -132,7 +132,7 @@ def _prepare_triton(settings: Settings) -> EmbeddedTriton:
         metrics=settings.triton_metrics_port,
         http=settings.triton_http_port,
     )
-    return EmbeddedTriton(settings.home, ports)
+    return EmbeddedTriton(settings.home, ports, binary=settings.triton_binary)
 
 
 def _metrics_dir(home: Path) -> Path:

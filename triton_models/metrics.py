@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triton_models.cpu.batcher import BatcherStats
+from triton_models.batching.batcher import BatcherStats
 
 REQUESTS = "nv_trt_llm_request_metrics"
 KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"

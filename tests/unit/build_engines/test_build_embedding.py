@@ -12,20 +12,20 @@ import openvino as ov
 import pytest
 from tokenizers import Tokenizer
 
-from build_engines import bert_ir, embedding_recipe
-from build_engines.artefact import SpecialTokens, hash_file
+from build_engines import bert_ir
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ConversionError, SpecError, VerificationError
 from build_engines.pipeline import build
 from build_engines.spec import (
     EmbeddingVerification,
-    PackageSource,
+    PathSource,
     Spec,
-    Variant,
+    TokenOptions,
     Verification,
     load_spec,
     read_spec,
 )
+from build_engines.variants import VariantOptions
 from build_engines.verify_embedding import Embeddings, judge
 from tests.fakes.bert import TINY, random_weights, reference_embedding, write_sentence_transformer
 
@@ -111,27 +111,26 @@ TEXT_TOKEN_IDS = [[2, 5, 7, 3], [2, 6, 8, 9, 3], [2, 5, 6, 7, 8, 7, 9, 8, 9, 3]]
 
 
 @pytest.fixture
-def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
-    """A spec whose package is a folder of this test."""
+def spec(tmp_path: Path) -> Spec:
+    """A spec whose source is a folder of this test."""
     weights = random_weights()
     path = write_sentence_transformer(tmp_path / "source", weights)
-    monkeypatch.setattr(embedding_recipe, "fetch", lambda source, progress: path)
     vectors = np.array([reference_embedding(weights, TINY, row) for row in TEXT_TOKEN_IDS])
     return Spec(
         name="tiny",
-        kind="embedding",
+        is_embedding=True,
         default_variant="f32",
         num_parameters=1000,
         max_seq_len=40,
-        source=PackageSource(package="tiny", version="1", file="m", sha256=hash_file(path)),
-        tokens=SpecialTokens(bos_id=2, eos_ids=[3], pad_id=0),
+        source=PathSource(path=str(path.parent)),
+        tokens=TokenOptions(bos_id=2, eos_ids=[3], pad_id=0),
         verify=EmbeddingVerification(
             texts=TEXTS, values=vectors[0][:5].tolist(), cosines=(vectors @ vectors[0]).tolist()
         ),
         variants={
-            "f32": Variant(quantization="f32", tolerance=1e-4),
-            "f16": Variant(quantization="f16", tolerance=1e-2),
-            "q8": Variant(quantization="q8_0", tolerance=1e-2),
+            "f32": VariantOptions(quantization="f32", tolerance=1e-4),
+            "f16": VariantOptions(quantization="f16", tolerance=1e-2),
+            "q8": VariantOptions(quantization="q8_0", tolerance=1e-2),
         },
     )
 
@@ -204,13 +203,17 @@ def test_vectors_that_differ_are_refused(
 def test_the_shipped_spec_is_of_its_kind() -> None:
     spec = load_spec("all-minilm-l6-v2")
     assert isinstance(spec.verify, EmbeddingVerification)
-    assert (spec.kind, spec.max_seq_len, spec.default_variant) == ("embedding", 256, "f16")
+    assert (spec.variant("f16").kind, spec.max_seq_len, spec.default_variant) == (
+        "embedding",
+        256,
+        "f16",
+    )
     assert isinstance(load_spec("smollm2-135m-instruct").verify, Verification)
 
 
 def test_a_spec_that_verifies_what_is_not_of_its_kind_is_refused(tmp_path: Path) -> None:
     source = Path(load_spec.__code__.co_filename).parent / "specs/all-minilm-l6-v2.toml"
     path = tmp_path / source.name
-    path.write_text(source.read_text().replace('kind = "embedding"', 'kind = "cpu"'))
+    path.write_text(source.read_text().replace('kind = "embedding"', ""))
     with pytest.raises(SpecError, match="at `verify`"):
         read_spec(path)
