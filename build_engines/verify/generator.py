@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from build_engines.artefact import VerificationResult
 from build_engines.verify import rules
 from build_engines.verify.asking import Asker, Probe
-from build_engines.verify.rules import ScoredText
 from build_engines.verify.oracle import OracleProcess, OracleQuestion
 from build_engines.verify.record import Record
 from build_engines.verify.report import FIRST_RECORD, Outcome, Report
+from build_engines.verify.rules import ScoredText
 from build_engines.verify.texts import Question, Texts
 from frontend.triton.client import TritonClient
 from frontend.types import LoadedModel
