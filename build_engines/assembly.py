@@ -63,6 +63,7 @@ def _manifest(order: Order, produced: Produced, files: Mapping[str, FileEntry]) 
         memory_bytes=produced.memory_bytes,
         embedding_size=produced.embedding_size,
         engine=produced.engine,
+        adapters=dict(produced.adapters),
         family=order.spec.family,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,

@@ -6,7 +6,11 @@ import subprocess
 
 from build_engines.gpus import GPUS, MIB, Gpu
 
-_QUERY = ("nvidia-smi", "--query-gpu=name,compute_cap,memory.total", "--format=csv,noheader,nounits")
+_QUERY = (
+    "nvidia-smi",
+    "--query-gpu=name,compute_cap,memory.total",
+    "--format=csv,noheader,nounits",
+)
 
 
 def local_gpus() -> list[Gpu]:
