@@ -70,6 +70,7 @@ class Fit:
     largest_batch: int = 0  # requests of max_seq_len at once
     kv_tokens: int = 0  # that the KV cache holds, in all
     reason: str = ""
+    is_refused: bool = False  # not for want of room: it cannot be built so
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +116,7 @@ def _fit(family: Family, arch: Architecture, load: Load, gpu: Gpu, count: int) -
     try:
         check_choice(family, choice, gpu, arch)
     except ChoiceError as exc:
-        return Fit(gpu=gpu, count=count, reason=str(exc))
+        return Fit(gpu=gpu, count=count, reason=str(exc), is_refused=True)
     parallel = Parallel(tp_size=count)
     taken = needs(arch, load, parallel)
     pool = int((gpu.memory_bytes - taken.fixed) * KV_FRACTION)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from build_engines.artefact import Artefact
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
 from frontend.triton.capabilities import TOKENIZER_HASH
-from triton_models.render import Value, model_file, render_config
+from frontend.triton.kinds import undeclared, values_of_kind
+from triton_models.render import model_file, render_config
 
 _CONFIG = "config.pbtxt"
 _MODEL = "model.py"
@@ -51,18 +51,18 @@ def write_model_folder(settings: Settings, artefact: Artefact) -> Path:
         ModelLoadFailed: there is no engine of the artefact's kind here.
     """
     manifest = artefact.manifest
-    values = {
-        "model_name": manifest.name,
-        "variant": manifest.variant,
-        "artefact_dir": str(artefact.path),
-        "max_seq_len": manifest.limits.max_seq_len,
-        "max_input_len": manifest.limits.max_input_len,
-        "vocab_size": manifest.limits.vocab_size,
-        **_values_of_kind(settings, artefact),
-    }
     try:
-        config = render_config(manifest.kind, values)
-    except (ValueError, OSError) as exc:
+        values = {
+            "model_name": manifest.name,
+            "variant": manifest.variant,
+            "artefact_dir": str(artefact.path),
+            "max_seq_len": manifest.limits.max_seq_len,
+            "max_input_len": manifest.limits.max_input_len,
+            "vocab_size": manifest.limits.vocab_size,
+            **values_of_kind(settings, artefact),
+        }
+        config = render_config(manifest.kind, values, undeclared=undeclared(artefact))
+    except (ValueError, KeyError, OSError) as exc:
         raise ModelLoadFailed(model=manifest.name, reason=str(exc)) from exc
     number = 1 + max(_version_numbers(settings.home, manifest.name), default=0)
     source = model_file(manifest.kind)
@@ -93,33 +93,6 @@ def served_artefact_dir(home: Path, name: str) -> Path | None:
     """The artefact's directory that a model's folder names; None: the model has no folder."""
     config = _config(home, name)
     return None if config is None else Path(config.parameters["artefact_dir"].string_value)
-
-
-def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value]:
-    path = artefact.path
-    match artefact.manifest.kind:
-        case "cpu":
-            return {
-                "kv_cache_bytes": settings.kv_cache_bytes,
-                "max_num_sequences": settings.max_num_sequences,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "embedding":
-            return {
-                "embedding_size": artefact.manifest.embedding_size or 0,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "tensorrt_llm":
-            return {
-                "engine_dir": str(path / "engine"),
-                "tokenizer_dir": str(path / "tokenizer"),
-                "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
-                "max_queue_size": settings.max_queue_size,
-            }
-        case _:
-            return {}
 
 
 def read_model_folder(home: Path, name: str) -> ModelFolder | None:

@@ -13,7 +13,8 @@ from build_engines.gguf_file import field, open_gguf
 from build_engines.progress import silent
 from build_engines.source import fetch
 from build_engines.spec import PackageSource, load_spec
-from build_engines.tokenizer import PRE_TOKENIZERS, write_tokenizer
+from build_engines.tokenizers.cuts import CUTS
+from build_engines.tokenizers.write import write_tokenizer
 from tests.integration.build_llama_vocab import LlamaVocab
 
 TEXTS = [
@@ -70,7 +71,7 @@ def reader(model_path: Path) -> GGUFReader:
 @pytest.fixture(scope="module")
 def directory(reader: GGUFReader, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
-    write_tokenizer(reader, directory, 8192)
+    write_tokenizer(reader, directory, max_seq_len=8192)
     return directory
 
 
@@ -135,13 +136,13 @@ def test_token_ids_equal_those_of_llama_cpp_for_every_character(
     assert differences(tokenizer, reference, texts) == []
 
 
-@pytest.mark.parametrize("cut", PRE_TOKENIZERS)
+@pytest.mark.parametrize("cut", CUTS)
 def test_every_pre_tokenizer_cuts_as_llama_cpp_does(
     reader: GGUFReader, tmp_path: Path, cut: str
 ) -> None:
     path = tmp_path / "vocabulary.gguf"
     write_vocabulary(reader, path, pre=cut)
-    write_tokenizer(open_gguf(path), tmp_path / "tokenizer", 64)
+    write_tokenizer(open_gguf(path), tmp_path / "tokenizer", max_seq_len=64)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer" / "tokenizer.json"))
     assert differences(tokenizer, LlamaVocab(path), mixed_texts()) == []
 
