@@ -63,6 +63,7 @@ def _manifest(order: Order, produced: Produced, files: Mapping[str, FileEntry]) 
         memory_bytes=produced.memory_bytes,
         embedding_size=produced.embedding_size,
         family=order.spec.family,
+        order_key=order.key,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,
     )
