@@ -46,6 +46,16 @@ class SpecialTokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DraftingFacts:
+    """How an engine guesses tokens ahead."""
+
+    mode: str  # draft_target, lookahead, medusa, eagle
+    max_draft_len: int
+    tree: list[list[int]] = field(default_factory=list)  # of medusa and eagle
+    lookahead: list[int] = field(default_factory=list)  # window, n-gram, verification set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineFacts:
     """How an engine was built, read back from it. None: its kind has no such limit."""
 
@@ -55,6 +65,14 @@ class EngineFacts:
     tp_size: int = 1
     pp_size: int = 1
     ep_size: int = 1
+    max_beam_width: int = 1
+    # Whether prompts can be cut into chunks and prefixes shared; both need the same kernels.
+    has_chunked_context: bool = True
+    has_kv_reuse: bool = True
+    # The pattern of windows, layer by layer; empty: every layer sees everything.
+    attention_windows: list[int] = field(default_factory=list)
+    max_lora_rank: int | None = None  # None: built without LoRA
+    drafting: DraftingFacts | None = None
 
     @property
     def world_size(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Limits, SpecialTokens
+from build_engines.artefact import EngineFacts, Limits, SpecialTokens
 from build_engines.checkpoint import Checkpoint
 from build_engines.spec import Source, Spec
 from build_engines.stages import Stage
@@ -53,8 +53,8 @@ class Produced:
     tools: dict[str, str]
     limits: Limits
     tokens: SpecialTokens
-    memory_bytes: int | None = None
     embedding_size: int | None = None
+    engine: EngineFacts | None = None
 
 
 class Describe(Protocol):
