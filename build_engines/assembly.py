@@ -83,6 +83,7 @@ def _manifest(
         engine=produced.engine,
         adapters=dict(produced.adapters),
         family=order.spec.family,
+        order_key=order.key,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,
     )
