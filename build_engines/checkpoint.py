@@ -14,6 +14,8 @@ import msgspec
 
 from build_engines.architecture import Architecture
 from build_engines.errors import SourceError
+from build_engines.gguf_header import check_gguf
+from build_engines.safetensors_header import check_weights
 
 CONFIG_NAME = "config.json"
 
@@ -53,18 +55,14 @@ def _open_folder(path: Path) -> Checkpoint:
         raise SourceError(f"{path} has no {CONFIG_NAME}: is it a checkpoint's folder?") from None
     except msgspec.DecodeError as exc:
         raise SourceError(f"{path / CONFIG_NAME}: {exc}") from exc
-    return Checkpoint(
-        path=path, format="hf", config=config, architecture=Architecture.from_config(config)
-    )
+    architecture = Architecture.from_config(config)
+    check_weights(path)
+    return Checkpoint(path=path, format="hf", config=config, architecture=architecture)
 
 
 def _open_gguf(path: Path) -> Checkpoint:
-    from build_engines.gguf_file import open_gguf
+    metadata = check_gguf(path)
+    from build_engines.gguf_file import open_gguf  # takes the numbers in the file as they are
 
-    reader = open_gguf(path)
-    config = {
-        key: found.contents() for key, found in reader.fields.items() if len(found.types) == 1
-    }
-    return Checkpoint(
-        path=path, format="gguf", config=config, architecture=Architecture.from_gguf(reader)
-    )
+    architecture = Architecture.from_gguf(open_gguf(path))
+    return Checkpoint(path=path, format="gguf", config=metadata, architecture=architecture)

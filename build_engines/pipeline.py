@@ -114,7 +114,7 @@ def _build(order: Order, recipe: Recipe, progress: Progress, machine: Machine) -
     store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
     store.root.mkdir(parents=True, exist_ok=True)
     store.discard_partial()
-    fetch = fetch_stage(order.source)
+    fetch = fetch_stage(order.source, order.home)
     if order.architecture is not None:  # known before anything is fetched: so is what it takes
         _check_room(order, [fetch, *recipe.plan(order).stages], store, machine)
     store.run(fetch, progress)

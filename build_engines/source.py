@@ -12,38 +12,43 @@ from typing import Any
 
 import msgspec
 
-from build_engines.artefact import hash_file
+from build_engines import hub
+from build_engines.artefact import FileEntry, hash_file
 from build_engines.errors import SourceError
+from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
 from build_engines.progress import Progress
 from build_engines.spec import HubSource, PackageSource, PathSource, Source
 from build_engines.stages import Stage, StageContext
 
 CHECKPOINT_DIR = "checkpoint"
-GGUF_SUFFIX = ".gguf"
-# What is taken of a checkpoint's folder: no code, and no pickled weights where there are others.
-_TEXT_PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")
-_WEIGHTS_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 
 
-def fetch_stage(source: Source) -> Stage:
-    """The stage that brings a source here. Raises SourceError for a path that is not there."""
+def fetch_stage(source: Source, home: Path) -> Stage:
+    """The stage that brings a source here; downloads are kept in `home`.
+
+    Raises SourceError for a path that is not there.
+    """
     if isinstance(source, PackageSource):
         inputs = msgspec.structs.asdict(source)
         return _stage(inputs, lambda report: _package_files(source, report))
     if isinstance(source, HubSource):
         inputs = msgspec.structs.asdict(source)
-        return _stage(inputs, lambda report: _hub_files(source, report))
+        return _stage(inputs, lambda report: hub.download(source, home, report))
     files = path_files(Path(source.path).expanduser().absolute())
     states = {name: _state(path) for name, path in files.items()}
-    return _stage({"files": states}, lambda report: files)
+    return _stage({"files": states}, lambda report: {name: Found(files[name]) for name in files})
 
 
 def fetched_path(fetch_dir: Path) -> Path:
-    """What the fetch stage has found: the real path of a GGUF file or of a checkpoint's folder."""
+    """What the fetch stage has found: where a GGUF file or a checkpoint's folder really is.
+
+    One link deep: what it leads to may be links again, with other names (Hugging Face's cache).
+    """
     folder = fetch_dir / CHECKPOINT_DIR
-    if (ggufs := sorted(folder.glob(f"*{GGUF_SUFFIX}"))) and not (folder / "config.json").exists():
-        return ggufs[0].resolve()
-    return (folder / "config.json").resolve().parent
+    ggufs = sorted(folder.glob(f"*{GGUF_SUFFIX}"))
+    if ggufs and not (folder / "config.json").exists():
+        return ggufs[0].readlink()
+    return (folder / "config.json").readlink().parent
 
 
 def source_facts(source: Source, fetch_dir: Path) -> dict[str, str]:
@@ -66,16 +71,6 @@ def path_files(path: Path) -> dict[str, Path]:
     return files
 
 
-def needed_names(names: list[str]) -> list[str]:
-    """Of a repository's files those that a build needs: safetensors rather than pickles."""
-    texts = [name for name in names if any(Path(name).match(p) for p in _TEXT_PATTERNS)]
-    for pattern in _WEIGHTS_PATTERNS:
-        weights = [name for name in names if Path(name).match(pattern) and "/" not in name]
-        if weights:
-            return sorted(texts + weights)
-    return sorted(texts)
-
-
 def fetch(source: PackageSource, progress: Progress) -> Path:
     """Path of the package's file, checked against its hash. The package is not imported.
 
@@ -86,15 +81,38 @@ def fetch(source: PackageSource, progress: Progress) -> Path:
 
 def _stage(
     inputs: Mapping[str, Any],
-    find: Callable[[Callable[[int, int], None]], Mapping[str, Path]],
+    find: Callable[[Report], Mapping[str, Found]],
 ) -> Stage:
-    def run(out_dir: Path, context: StageContext) -> None:
-        for name, path in find(context.report).items():
+    def run(out_dir: Path, context: StageContext) -> dict[str, FileEntry]:
+        found = find(context.report)
+        hash_bytes = _Hashing(found, context.report)
+        entries = {}
+        for name, file in found.items():
             link = out_dir / CHECKPOINT_DIR / name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(path.resolve())
+            link.symlink_to(file.path)
+            entries[f"{CHECKPOINT_DIR}/{name}"] = hash_bytes.entry(file)
+        return entries
 
     return Stage(name="fetch", inputs=inputs, run=run)
+
+
+class _Hashing:
+    """Hashes what is not hashed yet, and reports how far it is through all of it."""
+
+    def __init__(self, found: Mapping[str, Found], report: Report) -> None:
+        todo = [file.path.stat().st_size for file in found.values() if file.sha256 is None]
+        self._report = report
+        self._total, self._done = sum(todo), 0
+
+    def entry(self, file: Found) -> FileEntry:
+        size = file.path.stat().st_size
+        if file.sha256 is not None:
+            return FileEntry(size_bytes=size, sha256=file.sha256)
+        done = self._done
+        sha256 = hash_file(file.path, lambda new: self._report(done + new, self._total))
+        self._done += size
+        return FileEntry(size_bytes=size, sha256=sha256)
 
 
 def _names_below(folder: Path) -> list[str]:
@@ -110,16 +128,15 @@ def _state(path: Path) -> list[str | int]:
     return [str(path.resolve()), found.st_size, found.st_mtime_ns]
 
 
-def _hub_files(source: HubSource, report: Callable[[int, int], None]) -> dict[str, Path]:
-    raise SourceError(f"{source.hf}: download it, and give its folder by --checkpoint")
-
-
-def _package_files(source: PackageSource, report: Callable[[int, int], None]) -> dict[str, Path]:
+def _package_files(source: PackageSource, report: Report) -> dict[str, Found]:
     path = _checked_package(source, report)
-    return {path.name: path} if path.suffix == GGUF_SUFFIX else path_files(path.parent)
+    checked = {path.name: Found(path, source.sha256)}
+    if path.suffix == GGUF_SUFFIX:
+        return checked
+    return {name: Found(file) for name, file in path_files(path.parent).items()} | checked
 
 
-def _checked_package(source: PackageSource, report: Callable[[int, int], None]) -> Path:
+def _checked_package(source: PackageSource, report: Report) -> Path:
     path = _locate(source)
     total = path.stat().st_size
     found = hash_file(path, lambda done: report(done, total))

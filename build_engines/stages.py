@@ -61,13 +61,14 @@ class StageContext:
 class Stage:
     """One step of a build.
 
-    `run` fills the directory that it is given. Equal `inputs` and equal content of the stages
+    `run` fills the directory that it is given, and may return what it knows of its files already
+    (path -> size and hash; else they are read). Equal `inputs` and equal content of the stages
     before must give equal content, but for stages that nothing comes after (verify).
     """
 
     name: str
     inputs: Mapping[str, Any]  # JSON-able
-    run: Callable[[Path, StageContext], None]
+    run: Callable[[Path, StageContext], Mapping[str, FileEntry] | None]
     required_bytes: int = 0  # upper estimate of what it writes to the disk
     required_memory_bytes: int = 0  # about what it takes of the machine's memory
     commands: tuple[str, ...] = ()  # what it runs, for --plan
@@ -159,14 +160,13 @@ class StageStore:
             log=self.log,
         )
         try:
-            stage.run(partial, context)
+            files = stage.run(partial, context) or describe_files(partial)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)  # for an error; a kill leaves it
             raise
-        files = describe_files(partial)
         digest = _digest(files)
         (partial / STAGE_FILE).write_bytes(
-            msgspec.json.encode(_StageFile(stage.name, digest, files))
+            msgspec.json.encode(_StageFile(stage.name, digest, dict(files)))
         )
         sync_tree(partial)
         partial.rename(target)

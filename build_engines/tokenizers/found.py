@@ -46,7 +46,11 @@ def add_tokens(tokenizer: Tokenizer, tokens: Iterable[SpecialToken]) -> None:
         if tokenizer.token_to_id(token.text) is None:
             raise ConversionError(f"the tokenizer's special token {token.text} has no id")
         added = AddedToken(
-            token.text, special=token.is_control, normalized=False, rstrip=token.strips_right
+            token.text,
+            special=token.is_control,
+            normalized=False,
+            rstrip=token.strips_right,
+            single_word=token.text.isalpha(),  # ChatGLM3's "sop" is not in "philosophy"
         )
         (control if token.is_control else other).append(added)
     tokenizer.add_special_tokens(control)
@@ -55,12 +59,11 @@ def add_tokens(tokenizer: Tokenizer, tokens: Iterable[SpecialToken]) -> None:
 
 def surround(tokenizer: Tokenizer, *, begin: str | None, end: str | None) -> None:
     """Puts tokens around every bare text."""
-    pieces = [*([begin] if begin else []), "$A", *([end] if end else [])]
-    if len(pieces) == 1:
-        return
-    named = [(piece, tokenizer.token_to_id(piece)) for piece in {begin, end} if piece]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=pieces,
-        pair=[*pieces, *(f"{piece}:1" for piece in pieces)],
-        special_tokens=named,
-    )
+    before, after = ([begin] if begin else []), ([end] if end else [])
+    named = [(piece, tokenizer.token_to_id(piece)) for piece in {*before, *after}]
+    if named:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*before, "$A", *after],
+            pair=[*before, "$A", *after, *(f"{piece}:1" for piece in (*before, "$B", *after))],
+            special_tokens=named,
+        )

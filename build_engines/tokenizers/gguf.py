@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gguf import GGUFReader, TokenType
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from build_engines.errors import ConversionError
 from build_engines.gguf_file import field, optional_field
 from build_engines.tokenizers.byte_level import byte_level
-from build_engines.tokenizers.cuts import CUTS
+from build_engines.tokenizers.cuts import COMPOSING, CUTS, LLAMA3_LIKE
 from build_engines.tokenizers.found import (
     DEFAULT_TEMPLATE,
     ROLES,
@@ -23,7 +23,12 @@ from build_engines.tokenizers.found import (
     add_tokens,
     surround,
 )
-from build_engines.tokenizers.sentencepiece import Normalization, Piece, sentencepiece_bpe
+from build_engines.tokenizers.sentencepiece import (
+    Normalization,
+    Piece,
+    merged_pieces,
+    sentencepiece_bpe,
+)
 
 _TEMPLATE = "tokenizer.chat_template"
 _ROLE_KEYS = dict(zip(ROLES, ("bos", "eos", "unknown", "padding"), strict=True))
@@ -44,8 +49,6 @@ _CUTS_OF_ARCHITECTURES = {
     "stablelm": "stablelm2",
     "chatglm": "chatglm-bpe",
 }
-_ADD_BOS = frozenset({"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral",
-                      "midm-2.0", "lfm2", "tekken"})  # fmt: skip
 # llama.cpp takes these for special tokens even where the file does not say so.
 _ALWAYS_CONTROL = frozenset(
     {"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>",
@@ -60,6 +63,9 @@ class _Vocabulary:
     tokens: list[str]
     kinds: Sequence[int]  # of TokenType
     strips_right: bool  # special tokens take the white space behind them
+
+    def ids(self) -> dict[str, int]:
+        return {token: index for index, token in enumerate(self.tokens)}
 
     def special_tokens(self) -> Iterator[SpecialToken]:
         for token, kind in zip(self.tokens, self.kinds, strict=True):
@@ -77,10 +83,12 @@ def read_gguf(reader: GGUFReader) -> FoundTokenizer:
         tokenizer, adds_bos = _byte_level(reader, vocabulary)
     elif family == "llama":
         tokenizer, adds_bos = _sentencepiece(reader, vocabulary), True
+    elif family == "gemma4":
+        tokenizer, adds_bos = _merged_pieces(reader, vocabulary), True
     else:
         raise ConversionError(
-            f"GGUF tokenizer {family!r} is not supported: only gpt2 (byte-level BPE) and llama "
-            "(SentencePiece); convert the original Hugging Face checkpoint instead"
+            f"GGUF tokenizer {family!r} is not supported: only gpt2, llama and gemma4 (byte-level "
+            "BPE and SentencePiece's); convert the original Hugging Face checkpoint instead"
         )
     add_tokens(tokenizer, vocabulary.special_tokens())
     roles = _roles(reader, vocabulary.tokens)
@@ -126,9 +134,24 @@ def _byte_level(reader: GGUFReader, vocabulary: _Vocabulary) -> tuple[Tokenizer,
             f"GGUF pre-tokenizer {cut!r} is not supported: choose a model with one of "
             f"{', '.join(sorted(CUTS))}"
         )
-    ids = {token: index for index, token in enumerate(vocabulary.tokens)}
-    merges = [_pair(merge) for merge in field(reader, "tokenizer.ggml.merges")]
-    return byte_level(ids, merges, cut), cut in _ADD_BOS
+    tokenizer = byte_level(
+        vocabulary.ids(),
+        _merges(reader),
+        CUTS[cut],
+        keeps_words=cut in LLAMA3_LIKE or cut == "minicpm5",
+    )
+    if cut in COMPOSING:
+        tokenizer.normalizer = normalizers.NFC()
+    return tokenizer, cut in LLAMA3_LIKE
+
+
+def _merged_pieces(reader: GGUFReader, vocabulary: _Vocabulary) -> Tokenizer:
+    unknown = _roles(reader, vocabulary.tokens).get("unk_token")
+    return merged_pieces(vocabulary.ids(), _merges(reader), unknown=unknown)
+
+
+def _merges(reader: GGUFReader) -> list[tuple[str, str]]:
+    return [_pair(merge) for merge in field(reader, "tokenizer.ggml.merges")]
 
 
 def _pair(merge: str) -> tuple[str, str]:

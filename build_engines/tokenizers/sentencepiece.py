@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers
 
 from build_engines.errors import ConversionError
+from build_engines.tokenizers.byte_level import all_merges
 
 SPACE = "▁"
 NUM_BYTES = 256
@@ -65,21 +66,36 @@ def sentencepiece_bpe(
     return tokenizer
 
 
-def _merges(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
-    """All ways to make a piece of two others, the best piece first.
+def merged_pieces(
+    vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], *, unknown: str | None
+) -> Tokenizer:
+    """The same where the merges are known, as in Gemma 4.
 
-    Source: `generate_merges` of transformers' convert_slow_tokenizer.py.
+    Raises:
+        ConversionError: the merges are not of this vocabulary.
     """
-    known = {piece.text for piece in pieces if piece.is_mergeable}
-    best_first = sorted(
-        (piece for piece in pieces if piece.is_mergeable), key=lambda piece: -piece.score
-    )
-    return [
-        (text[:cut], text[cut:])
-        for text in (piece.text for piece in best_first)
-        for cut in range(1, len(text))
-        if text[:cut] in known and text[cut:] in known
-    ]
+    try:
+        model = models.BPE(
+            vocab=dict(vocabulary),
+            merges=list(merges),
+            unk_token=unknown,
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    except Exception as exc:  # the library has no type for it
+        raise ConversionError(f"the tokenizer's merges do not fit its tokens: {exc}") from exc
+    tokenizer = Tokenizer(model)
+    normalization = Normalization(adds_space=False)
+    tokenizer.normalizer = _normalizer(normalization)
+    tokenizer.decoder = _decoder(normalization)
+    return tokenizer
+
+
+def _merges(pieces: Iterable[Piece]) -> list[tuple[str, str]]:
+    """All ways to make a piece of two others, the best piece first."""
+    mergeable = [piece for piece in pieces if piece.is_mergeable]
+    best_first = sorted(mergeable, key=lambda piece: -piece.score)
+    return all_merges([piece.text for piece in best_first])
 
 
 def _normalizer(normalization: Normalization) -> normalizers.Normalizer:
