@@ -153,8 +153,8 @@ def build_tiny_engine(home: Path, checkpoint: Path, variant: str, **changes: Any
 def _main(home: Path, checkpoint: Path, variant: str, stage: str) -> None:
     if stage == "fetch":
 
-        def stopping_fetch(source: Any) -> Stage:
-            return replace(fetch_stage(source), run=lambda out, context: stop("fetch"))
+        def stopping_fetch(*source: Any) -> Stage:
+            return replace(fetch_stage(*source), run=lambda out, context: stop("fetch"))
 
         vars(pipeline)["fetch_stage"] = stopping_fetch
     recipes = {"tensorrt_llm": StoppingRecipe(stage, recipe())}
