@@ -24,6 +24,7 @@ from build_engines.artefact import Artefact
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
 from frontend.triton.capabilities import TOKENIZER_HASH
+from frontend.triton.tensorrt_values import engine_values
 from triton_models.llm_api.options import read_options, undeclared_tensors
 from triton_models.render import Value, model_file, render_config
 
@@ -114,12 +115,7 @@ def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Valu
                 "num_threads": settings.num_threads,
             }
         case "tensorrt_llm":
-            return {
-                "engine_dir": str(path / "engine"),
-                "tokenizer_dir": str(path / "tokenizer"),
-                "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
-                "max_queue_size": settings.max_queue_size,
-            }
+            return {**engine_values(artefact), "max_queue_size": settings.max_queue_size}
         case "llm_api":
             return {
                 "max_num_sequences": read_options(path)["max_batch_size"],

@@ -30,6 +30,8 @@ ALLOWED = {
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
+    "build_engines/toolchain.py": "where TensorRT-LLM's examples, image and calibration data are",
+    "build_engines/tool_process.py": "hands its own on to the tools",
     "frontend/settings.py": "the one reader of settings",
     "frontend/processes.py": "hands its own on to the workers",
     "frontend/telemetry/metrics.py": "prometheus-client's PROMETHEUS_MULTIPROC_DIR",
