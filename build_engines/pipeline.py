@@ -27,6 +27,7 @@ from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError, SpecError
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.source import fetch_stage, fetched_path
@@ -34,7 +35,7 @@ from build_engines.spec import Spec, load_spec
 from build_engines.stages import Stage, StageStore, builds_dir
 
 # By Variant.recipe
-RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe()}
+RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe(), "optimum": OptimumRecipe()}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
 
