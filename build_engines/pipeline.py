@@ -35,7 +35,11 @@ from build_engines.spec import Spec, load_spec
 from build_engines.stages import Stage, StageStore, builds_dir
 
 # By Variant.recipe
-RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe(), "optimum": OptimumRecipe()}
+RECIPES: Mapping[str, Recipe] = {
+    "cpu": CpuRecipe(),
+    "embedding": EmbeddingRecipe(),
+    "optimum": OptimumRecipe(),
+}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
 
