@@ -198,14 +198,19 @@ def publish(home: Path, built: Path, manifest: Manifest) -> Artefact:
             shutil.rmtree(built)
             return equal
         manifest = replace(manifest, version=next_version(variant_dir))
-        content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-        (built / MANIFEST_NAME).write_bytes(content + b"\n")
+        write_manifest(built, manifest)
         sync_tree(built)
         version = add_version(variant_dir, built)
         make_current(variant_dir, version)
         for parent in (variant_dir.parent, models_dir(home), home):
             sync(parent)
     return read_artefact(variant_dir / str(version))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """What `publish` writes; for a candidate that is served before it is published."""
+    content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    (directory / MANIFEST_NAME).write_bytes(content + b"\n")
 
 
 def _version_of(variant_dir: Path, wanted: str) -> Artefact | None:

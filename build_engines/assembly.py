@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from build_engines.artefact import SCHEMA_VERSION, Artefact, FileEntry, Manifest
 from build_engines.manifest import content_hash
 from build_engines.recipe import Describe, Order, Produced
 from build_engines.stages import stage_files
+from build_engines.verified import RECORD_FOLDER, VERIFY, Verified, read_verified
 
 
 def assemble(
@@ -33,7 +34,9 @@ def assemble(
             target.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy((done[stage] / name).resolve(), target)
             files[target.relative_to(directory).as_posix()] = entry
-    manifest = _manifest(order, describe(done), files)
+    if VERIFY in done:
+        files |= _link_record(done[VERIFY], directory)
+    manifest = _manifest(order, describe(done), files, read_verified(done))
     return Artefact(manifest=manifest, path=directory, content_hash=content_hash(manifest))
 
 
@@ -45,7 +48,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _manifest(order: Order, produced: Produced, files: Mapping[str, FileEntry]) -> Manifest:
+def _link_record(stage_dir: Path, directory: Path) -> dict[str, FileEntry]:
+    files = {}
+    for name, entry in stage_files(stage_dir).items():
+        if PurePosixPath(name).parts[0] == RECORD_FOLDER:
+            files[PurePosixPath(name).name] = entry
+            link_or_copy(stage_dir / name, directory / PurePosixPath(name).name)
+    return files
+
+
+def _manifest(
+    order: Order,
+    produced: Produced,
+    files: Mapping[str, FileEntry],
+    verified: Verified | None,
+) -> Manifest:
     return Manifest(
         schema_version=SCHEMA_VERSION,
         name=order.spec.name,
@@ -60,7 +77,8 @@ def _manifest(order: Order, produced: Produced, files: Mapping[str, FileEntry]) 
         limits=produced.limits,
         tokens=produced.tokens,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        memory_bytes=produced.memory_bytes,
+        memory_bytes=None if verified is None else verified.memory_bytes,
+        verification=None if verified is None else verified.result,
         embedding_size=produced.embedding_size,
         engine=produced.engine,
         family=order.spec.family,

@@ -6,27 +6,25 @@ import shutil
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from build_engines.artefact import Limits
 from build_engines.assembly import link_or_copy
 from build_engines.errors import ChoiceError
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import source_facts
-from build_engines.spec import Verification
 from build_engines.special_tokens import special_tokens
 from build_engines.stages import Stage, StageContext
+from build_engines.verify_stage import verify_stage
+
+if TYPE_CHECKING:
+    from build_engines.verify.oracle import Oracle
 
 _TOOLS = ("gguf", "openvino", "openvino-genai", "tokenizers")
 _TOKENIZER_BYTES = 16 << 20
 _BYTES_PER_WEIGHT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # blocks of 32 with an f16 scale
 _GGUF_NAME = "model.gguf"
-_MEASURED_NAME = "measured.json"
-
-
-class _Measured(msgspec.Struct, frozen=True):
-    memory_bytes: int
+_LAYOUT = {"convert": "", "tokenizer": "tokenizer"}
 
 
 class CpuRecipe:
@@ -64,13 +62,19 @@ class CpuRecipe:
                 required_bytes=2 * weights,
                 required_memory_bytes=3 * weights,
             ),
-            *([_verify_stage(order, weights)] if order.spec.verify else []),
         )
-        return BuildPlan(
-            stages=stages,
-            layout={"convert": "", "tokenizer": "tokenizer"},
-            describe=lambda done: _describe(order, done, max_seq_len, tools),
+
+        def describe(done: Mapping[str, Path]) -> Produced:
+            return _describe(order, done, max_seq_len, tools)
+
+        verify = verify_stage(
+            order,
+            layout=_LAYOUT,
+            describe=describe,
+            find_oracle=lambda done: _source_by_llama_cpp(order),
+            required_memory_bytes=3 * weights,
         )
+        return BuildPlan(stages=(*stages, verify), layout=_LAYOUT, describe=describe)
 
     def sections(self, order: Order) -> list[Section]:
         """Nothing beside the stages."""
@@ -135,28 +139,13 @@ def _convert(out: Path, context: StageContext) -> None:
     openvino_ir.check(out)
 
 
-def _verify_stage(order: Order, weights: int) -> Stage:
-    assert isinstance(order.spec.verify, Verification)
-    return Stage(
-        name="verify",
-        inputs={
-            "verify": msgspec.to_builtins(order.spec.verify),
-            "tolerance": order.variant.tolerance,
-        },
-        run=lambda out, context: _verify(order, out, context),
-        required_memory_bytes=3 * weights,
-    )
+def _source_by_llama_cpp(order: Order) -> Oracle:
+    """OpenVINO's legacy GGUF reader is what may go wrong: another library reads the source."""
+    from build_engines.verify.oracle import Oracle, OracleFormat
 
-
-def _verify(order: Order, out: Path, context: StageContext) -> None:
-    from build_engines import verify
-
-    assert isinstance(order.spec.verify, Verification)
-    question = verify.render_question(context.done["tokenizer"], order.spec.verify)
-    answer = verify.ask(context.done["convert"], question)
-    verify.judge(answer, question, order.spec.verify, order.variant.tolerance)
-    content = msgspec.json.encode(_Measured(answer.memory_bytes))
-    (out / _MEASURED_NAME).write_bytes(content)
+    assert order.fetched is not None
+    name = order.fetched.name
+    return Oracle(format=OracleFormat.GGUF, path=order.fetched, description=f"llama.cpp on {name}")
 
 
 def _describe(
@@ -164,10 +153,6 @@ def _describe(
 ) -> Produced:
     from build_engines import openvino_ir
 
-    measured = None
-    if "verify" in done:
-        content = (done["verify"] / _MEASURED_NAME).read_bytes()
-        measured = msgspec.json.decode(content, type=_Measured).memory_bytes
     return Produced(
         format="openvino_ir",
         source=source_facts(order.source, done["fetch"]),
@@ -178,5 +163,4 @@ def _describe(
             vocab_size=openvino_ir.check(done["convert"]),
         ),
         tokens=special_tokens(order.spec.tokens, order.checkpoint),
-        memory_bytes=measured,
     )

@@ -13,19 +13,15 @@ from build_engines.artefact import Limits
 from build_engines.errors import ConversionError
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import fetched_path, source_facts
-from build_engines.spec import EmbeddingVerification
 from build_engines.special_tokens import special_tokens
 from build_engines.stages import Stage, StageContext
+from build_engines.verify_stage import verify_stage
 
 _TOOLS = ("openvino", "safetensors", "tokenizers")
 _TOKENIZER_BYTES = 16 << 20
 _BYTES_PER_WEIGHT = {"f16": 2, "f32": 4}
 _WEIGHTS_NAME = "model.safetensors"
-_MEASURED_NAME = "measured.json"
-
-
-class _Measured(msgspec.Struct, frozen=True):
-    memory_bytes: int
+_LAYOUT = {"convert": "", "tokenizer": "tokenizer"}
 
 
 class EmbeddingRecipe:
@@ -54,21 +50,15 @@ class EmbeddingRecipe:
                 required_bytes=bytes_per_weight * num_parameters,
                 required_memory_bytes=12 * num_parameters,  # read, as float32, and as a graph
             ),
-            Stage(
-                name="verify",
-                inputs={
-                    "verify": msgspec.to_builtins(order.spec.verify),
-                    "tolerance": order.variant.tolerance,
-                },
-                run=lambda out, context: _verify(order, out, context),
-                required_memory_bytes=8 * num_parameters,
-            ),
         )
-        return BuildPlan(
-            stages=stages,
-            layout={"convert": "", "tokenizer": "tokenizer"},
-            describe=lambda done: _describe(order, done, tools),
+
+        def describe(done: Mapping[str, Path]) -> Produced:
+            return _describe(order, done, tools)
+
+        verify = verify_stage(
+            order, layout=_LAYOUT, describe=describe, required_memory_bytes=8 * num_parameters
         )
+        return BuildPlan(stages=(*stages, verify), layout=_LAYOUT, describe=describe)
 
     def sections(self, order: Order) -> list[Section]:
         """Nothing beside the stages."""
@@ -101,27 +91,11 @@ def _convert(order: Order, out: Path, context: StageContext) -> None:
     openvino.save_model(graph, out / MODEL_XML, compress_to_fp16=is_half)
 
 
-def _verify(order: Order, out: Path, context: StageContext) -> None:
-    from build_engines import verify_embedding
-
-    verification = order.spec.verify
-    assert isinstance(verification, EmbeddingVerification)  # of this kind's specs
-    texts = verify_embedding.tokenize(context.done["tokenizer"], verification.texts)
-    answer = verify_embedding.ask(context.done["convert"], texts)
-    verify_embedding.judge(answer, verification, order.variant.tolerance)
-    content = msgspec.json.encode(_Measured(answer.memory_bytes))
-    (out / _MEASURED_NAME).write_bytes(content)
-
-
 def _describe(order: Order, done: Mapping[str, Path], tools: dict[str, str]) -> Produced:
     from build_engines import bert_ir
 
     assert order.max_seq_len is not None
     config = bert_ir.read_config(fetched_path(done["fetch"]) / "config.json")
-    measured = None
-    if "verify" in done:
-        content = (done["verify"] / _MEASURED_NAME).read_bytes()
-        measured = msgspec.json.decode(content, type=_Measured).memory_bytes
     return Produced(
         format="openvino_ir",
         source=source_facts(order.source, done["fetch"]),
@@ -132,7 +106,6 @@ def _describe(order: Order, done: Mapping[str, Path], tools: dict[str, str]) -> 
             vocab_size=config.vocab_size,
         ),
         tokens=special_tokens(order.spec.tokens, None),
-        memory_bytes=measured,
         embedding_size=config.hidden_size,
     )
 

@@ -10,6 +10,7 @@ BuildError
 ├── ToolError                 a tool that the build runs has failed; its output is in the log
 ├── ConversionError           the checkpoint cannot be turned into this kind of artefact
 ├── VerificationError         the artefact was made, and answers wrongly
+├── LaunchError               Triton cannot be started in this way for these models
 └── ArtefactError             a published artefact is damaged, or was written by another version
 """
 
@@ -60,6 +61,12 @@ class ConversionError(BuildError):
 
 class VerificationError(BuildError):
     """The built model gives wrong answers."""
+
+
+class LaunchError(BuildError):
+    """These models cannot be served together, or not in this way."""
+
+    exit_code = 2
 
 
 class ArtefactError(BuildError):

@@ -51,7 +51,6 @@ class Produced:
     tools: dict[str, str]
     limits: Limits
     tokens: SpecialTokens
-    memory_bytes: int | None = None
     embedding_size: int | None = None
     engine: EngineFacts | None = None
 

@@ -17,13 +17,14 @@ from build_engines.verify.texts import Question
 
 RECORD_NAME = "verification.json"  # beside the weights
 UNQUANTIZED = ("bf16", "fp16", "f16", "f32")
-_DIGITS = 5
+_DIGITS = 3
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was expected of a model, and of whom."""
 
     reference: str  # whose log-probs those of `texts` are
+    noise: float = 0.0  # nats by which these are wrong themselves, on average
     texts: list[ScoredText] = []
     question: Question | None = None  # the spec's
     embedding: EmbeddingVerification | None = None  # of a model that makes embeddings

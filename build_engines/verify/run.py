@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from build_engines.artefact import Artefact, VerificationResult
+from build_engines.artefact import Artefact
 from build_engines.errors import VerificationError
 from build_engines.spec import EmbeddingVerification, Verification
+from build_engines.verified import Verified
 from build_engines.verify import embedding, generator
 from build_engines.verify.oracle import Oracle
 from build_engines.verify.record import Record, find_record
@@ -24,14 +25,6 @@ from frontend.errors import ServingError
 from frontend.settings import load_settings
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """A model that may be published."""
-
-    result: VerificationResult
-    memory_bytes: int | None  # resident, of the engine's process; None where Triton itself runs it
 
 
 def verify(
@@ -66,7 +59,8 @@ def verify(
         outcome, memory_bytes = _Job(artefact, home, report, golden, oracle, tolerance).run()
     except ServingError as exc:
         report.write("refused", str(exc))
-        raise VerificationError(f"the model does not work in Triton: {exc}") from exc
+        reason = str(exc).splitlines()[0].rstrip(" :,")
+        raise VerificationError(f"the model does not work in Triton: {reason}") from exc
     except VerificationError as exc:
         report.write("refused", str(exc))
         raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from build_engines.artefact import Limits
@@ -32,6 +34,7 @@ BEGINNINGS = (
     "人工智能是",
 )
 NUM_NEW_TOKENS = 16  # of the answer to each beginning
+MAX_TEXT_TOKENS = 256  # a tokenizer of a small vocabulary makes many
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,19 +59,17 @@ class Texts:
 
 def tokenize(tokenizer_dir: Path, limits: Limits, golden: Verification | None) -> Texts:
     """What a generating model is asked. Raises VerificationError for a tokenizer that fails."""
-    # Late: it imports transformers. The frontend's own, so that what it will send is what is asked.
-    from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
-
+    tokenizer_module = _frontend_tokenizer()
     num_new_tokens = max(min(NUM_NEW_TOKENS, limits.max_seq_len // 2), 1)
-    room = max(min(limits.max_input_len, limits.max_seq_len - num_new_tokens), 1)
+    room = max(min(limits.max_input_len, limits.max_seq_len - num_new_tokens, MAX_TEXT_TOKENS), 1)
     try:
-        tokenizer = TextTokenizer(tokenizer_dir)
+        tokenizer = tokenizer_module.TextTokenizer(tokenizer_dir)
         fixed, *beginnings = (
             tokenizer.encode(text, add_special_tokens=True)[:room]
             for text in (FIXED_TEXT, *BEGINNINGS)
         )
         question = None if golden is None else _question(tokenizer, golden)
-    except (ChatTemplateError, OSError, ValueError) as exc:
+    except (tokenizer_module.ChatTemplateError, OSError, ValueError) as exc:
         raise VerificationError(f"the tokenizer cannot be used: {exc}") from exc
     if not all(beginnings):
         raise VerificationError("the tokenizer makes no tokens of a plain text")
@@ -79,13 +80,21 @@ def tokenize(tokenizer_dir: Path, limits: Limits, golden: Verification | None) -
 
 def tokenize_rows(tokenizer_dir: Path, texts: list[str]) -> list[list[int]]:
     """The texts as an embedding model takes them. Raises VerificationError."""
-    from frontend.text.tokenizer import TextTokenizer
-
+    tokenizer_module = _frontend_tokenizer()
     try:
-        tokenizer = TextTokenizer(tokenizer_dir)
+        tokenizer = tokenizer_module.TextTokenizer(tokenizer_dir)
     except (OSError, ValueError) as exc:
         raise VerificationError(f"the tokenizer cannot be used: {exc}") from exc
     return [tokenizer.encode(text, add_special_tokens=True) for text in texts]
+
+
+def _frontend_tokenizer() -> ModuleType:
+    """The module of what will encode the requests. Late: it imports transformers."""
+    # which would say that PyTorch is missing, which is meant
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    from frontend.text import tokenizer
+
+    return tokenizer
 
 
 def _question(tokenizer: TextTokenizer, golden: Verification) -> Question:

@@ -35,6 +35,8 @@ ENVIRONMENT = {
     "frontend/telemetry/metrics.py": "prometheus-client's PROMETHEUS_MULTIPROC_DIR",
     "frontend/triton/installation.py": "hands its own on to Triton",
     "frontend/bench/servers.py": "hands its own on to the server that it measures",
+    "build_engines/verify/oracle.py": "hands its own on to the unquantized model's process",
+    "build_engines/verify/texts.py": "quietens transformers before it is imported",
     "frontend/bench/command.py": "quietens transformers before it is imported",
 }
 PURE = ("frontend/text/", "frontend/protocol/", "frontend/types.py", "frontend/errors.py",
