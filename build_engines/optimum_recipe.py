@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,6 +23,10 @@ from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
 from build_engines.stages import Stage, StageContext
+from build_engines.verify_stage import verify_stage
+
+if TYPE_CHECKING:
+    from build_engines.verify.oracle import Oracle
 
 PYTHON_VARIABLE = "INFLIGHT_EXPORT_PYTHON"
 # What was exported by these versions, loaded by the engine and held to transformers' tokens.
@@ -33,28 +38,32 @@ MODEL_TYPES = frozenset(
 )
 _REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
 _TOOLS = ("optimum-intel", "transformers", "torch", "openvino", "nncf")
-_WEIGHT_FORMATS = {"f32": "fp32", "int8": "int8"}
-_BYTES_PER_WEIGHT = {"f32": 4.0, "int8": 1.1}
 _TOKENIZER_BYTES = 16 << 20
 _VERSIONS_PROGRAM = (
     "import json, sys; from importlib.metadata import version; "
     "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
 )
+_COMPRESS_PROGRAM = (
+    "import sys, nncf, openvino; model = openvino.Core().read_model(sys.argv[1]); "
+    "model = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM); "
+    "openvino.save_model(model, sys.argv[2], compress_to_fp16=False)"
+)
 
 
 class OptimumRecipe:
-    """tokenizer -> convert."""
+    """tokenizer -> export -> convert (what is to be int8) -> verify."""
 
     def plan(self, order: Order) -> BuildPlan:
-        """While it exports, the unquantized IR stands beside the quantized one."""
-        quantization = order.variant.quantization
-        weights = num_parameters(order)
+        """The unquantized IR stands beside the quantized one, which is held to it."""
         tools: dict[str, str] = {}
         if order.checkpoint is not None:
             _check(order)
             tools = {**_versions(export_python()), "tokenizers": metadata.version("tokenizers")}
         max_seq_len = order.max_seq_len or 0
-        stages = (
+        weights = num_parameters(order)
+        is_int8 = order.variant.quantization == "int8"
+        layout = {"convert" if is_int8 else "export": "", "tokenizer": "tokenizer"}
+        stages = [
             Stage(
                 name="tokenizer",
                 inputs={
@@ -66,19 +75,38 @@ class OptimumRecipe:
                 required_bytes=_TOKENIZER_BYTES,
             ),
             Stage(
-                name="convert",
-                inputs={"quantization": quantization, "tools": tools},
-                run=lambda out, context: _convert(order, out, context),
-                required_bytes=int(weights * (4.0 + _BYTES_PER_WEIGHT[quantization])),
+                name="export",
+                inputs={"tools": tools},
+                run=lambda out, context: _export(order, out, context),
+                required_bytes=4 * weights,
                 required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
-                commands=(" ".join(_command(order, order.fetched or Path("CHECKPOINT"), Path())),),
+                commands=(_shown(_export_command(order.fetched or Path("CHECKPOINT"), Path())),),
             ),
+        ]
+        if is_int8:
+            stages.append(
+                Stage(
+                    name="convert",
+                    inputs={"tools": tools},
+                    run=_compress,
+                    required_bytes=int(1.1 * weights),
+                    required_memory_bytes=5 * weights,
+                )
+            )
+
+        def describe(done: Mapping[str, Path]) -> Produced:
+            return _describe(order, done, max_seq_len, tools)
+
+        stages.append(
+            verify_stage(
+                order,
+                layout=layout,
+                describe=describe,
+                find_oracle=lambda done: _exported(order, done["export"]) if is_int8 else None,
+                required_memory_bytes=5 * weights,
+            )
         )
-        return BuildPlan(
-            stages=stages,
-            layout={"convert": "", "tokenizer": "tokenizer"},
-            describe=lambda done: _describe(order, done, max_seq_len, tools),
-        )
+        return BuildPlan(stages=tuple(stages), layout=layout, describe=describe)
 
     def sections(self, order: Order) -> list[Section]:
         """Nothing beside the stages."""
@@ -135,31 +163,49 @@ def _tokenizer(order: Order, out: Path) -> None:
     )
 
 
-def _command(order: Order, checkpoint: Path, out: Path) -> list[str]:
+def _export_command(checkpoint: Path, out: Path) -> list[str]:
     """Without --trust-remote-code: a checkpoint's code is never run."""
     return [
         *(export_python(), "-m", "optimum.commands.optimum_cli", "export", "openvino"),
         *("--model", str(checkpoint), "--library", "transformers"),
         *("--task", "text-generation-with-past", "--disable-convert-tokenizer"),
-        *("--weight-format", _WEIGHT_FORMATS[order.variant.quantization], str(out)),
+        *("--weight-format", "fp32", str(out)),
     ]
 
 
-def _convert(order: Order, out: Path, context: StageContext) -> None:
+def _shown(command: list[str]) -> str:
+    return " ".join(command)
+
+
+def _export(order: Order, out: Path, context: StageContext) -> None:
     from build_engines import openvino_ir
 
     assert order.fetched is not None
     exported = out / "exported"
-    exported.mkdir()
-    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "TMPDIR": str(exported)}
-    context.run_tool(
-        _command(order, order.fetched.resolve(), exported / "model"),
-        env={**os.environ, **offline},
-    )
+    command = _export_command(order.fetched.resolve(), exported)
+    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    context.run_tool(command, env={**os.environ, **offline})
     for name in (openvino_ir.MODEL_XML, openvino_ir.MODEL_BIN):
-        (exported / "model" / name).rename(out / name)
+        (exported / name).rename(out / name)
     shutil.rmtree(exported)
     openvino_ir.check(out)
+
+
+def _compress(out: Path, context: StageContext) -> None:
+    from build_engines import openvino_ir
+
+    files = [str(folder / openvino_ir.MODEL_XML) for folder in (context.done["export"], out)]
+    context.run_tool([export_python(), "-c", _COMPRESS_PROGRAM, *files])
+    openvino_ir.check(out)
+
+
+def _exported(order: Order, directory: Path) -> Oracle:
+    from build_engines.verify.oracle import Oracle, OracleFormat
+
+    name = order.fetched.name if order.fetched else order.spec.name
+    return Oracle(
+        format=OracleFormat.OPENVINO, path=directory, description=f"OpenVINO in float32 on {name}"
+    )
 
 
 def _describe(
@@ -174,7 +220,7 @@ def _describe(
         limits=Limits(
             max_seq_len=max_seq_len,
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
-            vocab_size=openvino_ir.check(done["convert"]),
+            vocab_size=openvino_ir.check(done["export"]),
         ),
         tokens=special_tokens(order.spec.tokens, order.checkpoint),
     )

@@ -1,4 +1,4 @@
-"""What the shipped specs say, held to the families' table and to what is published of the models."""
+"""What the shipped specs say, held to the families' table and to what is published of them."""
 
 from __future__ import annotations
 
