@@ -82,7 +82,7 @@ def test_a_gguf_file_is_refused_with_what_works(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("python")
 def test_a_model_that_needs_its_own_code_is_refused_with_what_works(tmp_path: Path) -> None:
     wanted = order(tmp_path, architectures=["ChatGLMModel"], model_type="chatglm")
-    with pytest.raises(ChoiceError, match="chatglm models cannot be exported .*--variant gguf"):
+    with pytest.raises(ChoiceError, match=r"chatglm models cannot be exported .*--variant gguf"):
         OptimumRecipe().plan(wanted)
 
 
