@@ -26,6 +26,7 @@ from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError, SpecError
+from build_engines.gguf_recipe import GgufRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.progress import WAIT, Progress, silent
@@ -39,6 +40,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cpu": CpuRecipe(),
     "embedding": EmbeddingRecipe(),
     "optimum": OptimumRecipe(),
+    "llama_cpp": GgufRecipe(),
 }
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
