@@ -82,6 +82,7 @@ def _manifest(
         embedding_size=produced.embedding_size,
         engine=produced.engine,
         family=order.spec.family,
+        order_key=order.key,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,
     )

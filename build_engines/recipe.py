@@ -28,6 +28,8 @@ class Order:
     home: Path
     fetched: Path | None = None  # the checkpoint's folder or GGUF file
     checkpoint: Checkpoint | None = None  # `fetched`, opened; None for embedding models
+    # Hash of what was asked for; None: whatever is published under the name will do
+    key: str | None = None
 
     @property
     def architecture(self) -> Architecture | None:

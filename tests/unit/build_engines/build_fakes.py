@@ -39,11 +39,11 @@ CONFIG = {
 }
 
 
-def write_checkpoint(folder: Path) -> Path:
+def write_checkpoint(folder: Path, config: Mapping[str, object] = CONFIG) -> Path:
     """A Hugging Face folder whose headers are in order, with one tensor; not written twice."""
     if not folder.exists():
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(CONFIG))
+        (folder / "config.json").write_text(json.dumps(config))
         header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
         content = struct.pack("<Q", len(header)) + header + bytes(8)
         (folder / "model.safetensors").write_bytes(content)
