@@ -28,6 +28,7 @@ from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
 from build_engines.gguf_recipe import GgufRecipe
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
@@ -41,6 +42,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cpu": CpuRecipe(),
     "embedding": EmbeddingRecipe(),
     "tensorrt_llm": TensorRtRecipe(),
+    "optimum": OptimumRecipe(),
     "llama_cpp": GgufRecipe(),
 }
 STAGING_SUFFIX = ".building"
