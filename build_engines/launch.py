@@ -16,6 +16,7 @@ from build_engines.errors import LaunchError
 
 NVIDIA_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 CPP_KIND, PYTORCH_KIND = "tensorrt_llm", "llm_api"
+GPU_KINDS = (CPP_KIND, PYTORCH_KIND)
 GpuIds = tuple[int, ...]
 
 _FLAGS: dict[str, object] = {
@@ -179,7 +180,7 @@ def _check_gpus(launch: Launch, model: LaunchedModel) -> None:
             f"{model.pp_size}) but is given {len(ids)}: {gpu_device_ids(ids)}"
         )
     needed = max(ids) + 1 if ids else model.world_size
-    if model.kind in (CPP_KIND, PYTORCH_KIND) and needed > _num_gpus(launch):
+    if model.kind in GPU_KINDS and needed > _num_gpus(launch):
         raise LaunchError(
             f"{model.name} needs {needed} GPUs, this machine has {_num_gpus(launch)}: build it "
             "with a smaller tp_size or pp_size"

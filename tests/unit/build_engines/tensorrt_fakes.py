@@ -23,7 +23,7 @@ from build_engines.recipe import BuildPlan, Describe, Order
 from build_engines.spec import PathSource, Spec
 from build_engines.stages import Stage, StageContext
 from build_engines.tensorrt_recipe import TensorRtRecipe
-from build_engines.variants import Lora, Speculative, VariantLimits, VariantOptions
+from build_engines.variants import Speculative, VariantLimits, VariantOptions
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
