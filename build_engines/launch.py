@@ -24,7 +24,6 @@ _FLAGS: dict[str, object] = {
     "exit-on-error": "false",  # one broken model must not take the others down
     "strict-readiness": "false",
     "grpc-infer-allocation-pool-size": 256,  # about as many as requests run at once
-    "grpc-infer-thread-count": 4,
     # clients that keep a quiet connection alive are not sent away (too_many_pings)
     "grpc-keepalive-time": 60_000,
     "grpc-keepalive-timeout": 20_000,
@@ -34,6 +33,10 @@ _FLAGS: dict[str, object] = {
     "metrics-config": "histogram_latencies=true",
     "exit-timeout-secs": 60,
 }
+
+
+# The wheel's Triton, which serves CPU models, is too old for it.
+_GPU_FLAGS: dict[str, object] = {"grpc-infer-thread-count": 4}
 
 
 class Mode(StrEnum):
@@ -261,6 +264,9 @@ def _server(launch: Launch, rank: int = 0, loaded: Sequence[str] | None = None) 
         flags[f"{protocol}-port"] = getattr(launch, f"{protocol}_port")
     # of this port and rank: no other server can have it
     flags["backend-config"] = f"python,shm-region-prefix-name=inflight_{launch.grpc_port}_{rank}_"
+    flags |= _FLAGS
+    if any(model.kind in GPU_KINDS for model in launch.models):
+        flags |= _GPU_FLAGS
     argv = [f"--{name}" if value is None else f"--{name}={value}"
-            for name, value in (flags | _FLAGS).items()]  # fmt: skip
+            for name, value in flags.items()]  # fmt: skip
     return [str(launch.binary), *argv, *(f"--load-model={name}" for name in names)]

@@ -109,6 +109,7 @@ def planned(
 def start(settings: Settings, options: TritonOptions) -> None:
     """Become Triton. Raises LaunchError, ServeError, TritonStartError."""
     from frontend.serve import only_server_of
+    from frontend.triton import guard
     from frontend.triton.desired import DesiredModels
     from frontend.triton.installation import (
         check_loadable,
@@ -135,6 +136,8 @@ def start(settings: Settings, options: TritonOptions) -> None:
         for artefact in artefacts:
             write_model_folder(settings, artefact)
         DesiredModels(settings.home).replace(one.manifest.name for one in artefacts)
+        # of one that was killed on this port
+        guard.remove_shared_memory(f"inflight_{settings.triton_grpc_port}_")
         os.set_inheritable(lock.fileno(), True)  # held for as long as Triton runs
         os.execve(program, ready.argv, {**env, **ready.env})  # noqa: S606, what is asked for
 

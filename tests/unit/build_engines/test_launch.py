@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from build_engines.launch import (
     gpu_device_ids,
     parse_gpus,
 )
+from frontend.triton.installation import find_installation, triton_environment
 
 # What every tritonserver gets, rank and models left open.
 SERVER = (
@@ -26,11 +30,11 @@ SERVER = (
     "--metrics-address=127.0.0.1 --metrics-port=8002 "
     "--backend-config=python,shm-region-prefix-name=inflight_8001_{rank}_ "
     "--disable-auto-complete-config --exit-on-error=false --strict-readiness=false "
-    "--grpc-infer-allocation-pool-size=256 --grpc-infer-thread-count=4 "
+    "--grpc-infer-allocation-pool-size=256 "
     "--grpc-keepalive-time=60000 --grpc-keepalive-timeout=20000 "
     "--grpc-keepalive-permit-without-calls=1 --grpc-http2-max-pings-without-data=0 "
     "--grpc-http2-min-recv-ping-interval-without-data=10000 "
-    "--metrics-config=histogram_latencies=true --exit-timeout-secs=60 {models}"
+    "--metrics-config=histogram_latencies=true --exit-timeout-secs=60 {gpu}{models}"
 )
 ORCHESTRATED = "--pinned-memory-pool-byte-size=0 --enable-peer-access=false"
 
@@ -50,8 +54,9 @@ def launch(*models: LaunchedModel, **values: object) -> Launch:
     return replace(base, **values)  # type: ignore[arg-type]
 
 
-def server(*names: str, rank: int = 0) -> str:
-    return SERVER.format(rank=rank, models=" ".join(f"--load-model={name}" for name in names))
+def server(*names: str, rank: int = 0, gpu: str = "--grpc-infer-thread-count=4 ") -> str:
+    models = " ".join(f"--load-model={name}" for name in names)
+    return SERVER.format(rank=rank, gpu=gpu, models=models)
 
 
 def line(found: Command) -> str:
@@ -111,7 +116,7 @@ def test_the_llm_api_on_several_machines() -> None:
 
 def test_without_gpus_it_is_one_plain_server() -> None:
     cpu = LaunchedModel(name="smollm2", kind="cpu")
-    assert line(command(launch(cpu))) == server("smollm2")
+    assert line(command(launch(cpu))) == server("smollm2", gpu="")
 
 
 def test_the_address_and_the_ports_are_the_users() -> None:
@@ -185,3 +190,25 @@ def test_gpus_that_say_nothing_are_refused(text: str) -> None:
 def test_what_is_shown_can_be_pasted_into_a_shell() -> None:
     shown = Command(argv=["mpirun", "--a=b c"], env={"X": "1"}).shown()
     assert shown == "X=1 \\\n  mpirun \\\n  '--a=b c'"
+
+
+@pytest.mark.parametrize("model", [engine("a", tp=2), llm("a"), replace(llm("a"), kind="cpu")])
+def test_triton_has_every_flag(model: LaunchedModel) -> None:
+    """The wheel's own, which is older than NVIDIA's image and lacks one that is not for it."""
+    argv = command(launch(model)).argv
+    given = {word.partition("=")[0] for word in argv if word.startswith("--")}
+    starter = {"--allow-run-as-root", "--grpc-infer-thread-count"}
+    assert given - starter - known_flags() == set()
+
+
+@cache
+def known_flags() -> set[str]:
+    installation = find_installation()
+    listing = subprocess.run(
+        [installation.binary, "--help"],
+        env=triton_environment(installation),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return set(re.findall(r"^  (--[a-z0-9-]+)", listing.stdout + listing.stderr, re.MULTILINE))
