@@ -1,4 +1,4 @@
-"""What the manifest says of a TensorRT engine: its config.json, and what only the runtime is told."""
+"""What the manifest says of a TensorRT engine: its config.json, and what the runtime is told."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from build_engines.spec import load_spec, spec_names
 from frontend.processes import StopRequestedError, StopSignal, Workers
 from frontend.settings import Settings
 from frontend.triton.desired import DesiredModels
-from frontend.triton.repository import write_model_folder
+from frontend.triton.folders import remove_other_versions, write_model_folder
 from frontend.triton.server import EmbeddedTriton, Ports
 
 logger = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ def _prepare_triton(settings: Settings) -> EmbeddedTriton:
         found for found in list_artefacts(settings.home) if found.manifest.name == settings.model
     )
     write_model_folder(settings, artefact)
+    remove_other_versions(settings.home, settings.model)  # of loads by servers that have ended
     DesiredModels(settings.home).replace([settings.model])
     ports = Ports(
         grpc=settings.triton_grpc_port,

@@ -183,6 +183,9 @@ class _RequestWriter:
         self.message = service_pb2.ModelInferRequest(
             model_name=request.model, id=request.request_id
         )
+        if request.prepared_for is not None:
+            # Triton refuses it when it serves another load by now: its tokens may differ.
+            self.message.model_version = str(request.prepared_for.number)
         self._model = model
 
     def has(self, tensor: Tensor) -> bool:

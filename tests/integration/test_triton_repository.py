@@ -15,7 +15,8 @@ from frontend.errors import EngineUnavailable, ModelLoadFailed, ModelNotLoaded
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient
 from frontend.triton.desired import DesiredModels
-from frontend.triton.repository import ModelRepository, write_model_folder
+from frontend.triton.folders import write_model_folder
+from frontend.triton.repository import ModelRepository
 from tests.fakes.triton import FakeModel, FakeTriton
 
 
@@ -160,8 +161,8 @@ def test_folder_of_a_tensorrt_llm_engine_has_no_python(settings: Settings) -> No
     folder = write_model_folder(settings, artefact())
     assert (folder / "1" / "model.py").is_file()
     write_model_folder(settings, artefact(kind="tensorrt_llm"))
-    assert not (folder / "1" / "model.py").exists()
-    assert (folder / "1").is_dir()
+    assert not (folder / "2" / "model.py").exists()
+    assert (folder / "2").is_dir()
     assert '"/models/fake/q8_0/1/engine"' in config_of(settings)
 
 
