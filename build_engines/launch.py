@@ -113,6 +113,17 @@ def command(launch: Launch) -> Command:
             return Command(argv=_nodes(launch))
 
 
+def orchestrated(server: Sequence[str], num_gpus: int) -> Command:
+    """A tritonserver's command line, under which engines may span that many GPUs."""
+    # The spawned workers need the memory that Triton would take on each GPU beforehand.
+    memory = ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"]
+    memory += [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(num_gpus)]
+    return Command(
+        argv=["mpirun", "--allow-run-as-root", "-n", "1", *server, *memory],
+        env={"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"},
+    )
+
+
 def parse_gpus(text: str) -> dict[str, GpuIds]:
     """Which GPUs each model gets, from "llama=0,1 qwen=2". Raises LaunchError."""
     found: dict[str, GpuIds] = {}
@@ -237,13 +248,7 @@ def _leader(launch: Launch) -> list[str]:
 
 
 def _orchestrator(launch: Launch) -> Command:
-    # The spawned workers need the memory that Triton would take on each GPU beforehand.
-    memory = ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"]
-    memory += [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(_num_gpus(launch))]
-    return Command(
-        argv=["mpirun", "--allow-run-as-root", "-n", "1", *_server(launch), *memory],
-        env={"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"},
-    )
+    return orchestrated(_server(launch), _num_gpus(launch))
 
 
 def _nodes(launch: Launch) -> list[str]:

@@ -111,13 +111,13 @@ def start(settings: Settings, options: TritonOptions) -> None:
     from frontend.serve import only_server_of
     from frontend.triton import guard
     from frontend.triton.desired import DesiredModels
+    from frontend.triton.folders import write_model_folder
     from frontend.triton.installation import (
         check_loadable,
         find_installation,
         make_backend_directory,
         triton_environment,
     )
-    from frontend.triton.repository import write_model_folder
 
     installation = find_installation(settings.triton_binary)
     env = triton_environment(installation)
