@@ -21,6 +21,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from build_engines.artefact import Artefact
+from build_engines.launch import gpu_device_ids, parse_gpus
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
 from frontend.triton.capabilities import TOKENIZER_HASH
@@ -115,7 +116,11 @@ def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Valu
                 "num_threads": settings.num_threads,
             }
         case "tensorrt_llm":
-            return {**engine_values(artefact), "max_queue_size": settings.max_queue_size}
+            return {
+                **engine_values(artefact),
+                "max_queue_size": settings.max_queue_size,
+                "gpu_device_ids": gpu_device_ids(parse_gpus(settings.gpus).get(artefact.manifest.name)),
+            }
         case "llm_api":
             return {
                 "max_num_sequences": read_options(path)["max_batch_size"],

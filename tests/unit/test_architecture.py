@@ -25,7 +25,7 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
-    "typer": ("frontend/cli.py", "frontend/bench/"),
+    "typer": ("frontend/cli.py", "frontend/triton_command.py", "frontend/bench/"),
     "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
 }
 # Who may read the environment, and why.
