@@ -236,7 +236,7 @@ TOOL_PROMPTS = {
     "} // namespace functions<|end|><|start|>user<|message|>北京天气如何？<|end|>"
     "<|start|>assistant to=functions.get_weather<|channel|>commentary json<|message|>"
     '{"city": "北京", "days": 2}<|call|><|start|>functions.get_weather to=assistant'
-    '<|channel|>commentary<|message|>"{\\"celsius\\": 20}"<|end|><|start|>assistant',
+    '<|channel|>commentary<|message|>{"celsius": 20}<|end|><|start|>assistant',
 }
 
 # The parsers that the frontend takes for what such a model writes: of calls, of thoughts.

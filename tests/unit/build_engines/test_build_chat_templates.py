@@ -128,7 +128,9 @@ def test_gpt_oss_tells_results_by_the_calls_they_answer(tokenizer: TextTokenizer
     prompt = render(tokenizer, "gpt-oss", messages, reasoning_effort="low")
     assert "\nReasoning: low\n" in prompt
     assert "<|channel|>analysis<|message|>Two calls.<|end|>" in prompt
-    assert '<|start|>functions.now to=assistant<|channel|>commentary<|message|>"noon"' in prompt
+    assert (
+        "<|start|>functions.now to=assistant<|channel|>commentary<|message|>noon<|end|>" in prompt
+    )
     assert prompt.index("functions.now to=") < prompt.index("functions.get_weather to=assistant")
     answered = render(tokenizer, "gpt-oss", [*messages, HI, CHINESE])
     assert "analysis<|message|>" not in answered
@@ -147,7 +149,8 @@ def test_gpt_oss_writes_types_as_harmony_does(tokenizer: TextTokenizer) -> None:
     prompt = render(tokenizer, "gpt-oss", [HELLO], tools=[{"type": "function", "function": tool}])
     assert (
         'type f = (_: {\n// Scale\nunit?: "c" | "f", // default: c\ndays?: number | null,\n'
-        "places?: string[],\nwhen?: string | number,\nat?: {\nx: number,\n},\nany?: any,\n}) => any;"
+        "places?: string[],\nwhen?: string | number,\nat?: {\n    x: number,\n    },\nany?: any,\n"
+        "}) => any;"
     ) in prompt
 
 
