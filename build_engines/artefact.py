@@ -1,6 +1,7 @@
 """What a published model is on disk: its manifest, and finding, checking and publishing it.
 
-The only reader and writer of manifest.json. Knows nothing of how a model is built or served.
+The only reader and writer of manifest.json. Knows nothing of how a model is built or served;
+which of its versions is the current one is kept by `versions.py`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,50 @@ import hashlib
 import logging
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from build_engines.errors import ArtefactError
+from build_engines.manifest import (
+    SCHEMA_VERSION,
+    Adapter,
+    DraftingFacts,
+    EngineFacts,
+    FileEntry,
+    Limits,
+    Manifest,
+    SpecialTokens,
+    VerificationResult,
+    content_hash,
+)
+from build_engines.versions import (
+    add_version,
+    change_lock,
+    current_version,
+    make_current,
+    next_version,
+    previous_version,
+    sync,
+    version_numbers,
+)
 
-SCHEMA_VERSION = 1
+__all__ = [  # what is in a manifest is said in one place for all who use artefacts
+    "SCHEMA_VERSION",
+    "Adapter",
+    "DraftingFacts",
+    "EngineFacts",
+    "FileEntry",
+    "Limits",
+    "Manifest",
+    "SpecialTokens",
+    "VerificationResult",
+]
+
 MANIFEST_NAME = "manifest.json"
 CHUNK_BYTES = 1 << 20
 
@@ -29,68 +64,12 @@ _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileEntry:
-    """One file of an artefact."""
-
-    size_bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Tokens of prompt and output together, of the prompt alone, and the number of token ids."""
-
-    max_seq_len: int
-    max_input_len: int
-    vocab_size: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpecialTokens:
-    """Token ids with a meaning. The first of `eos_ids` is the engine's end_id.
-
-    `fill_in_middle` is the prompt for the text between two others, which stand in it as {prefix}
-    and {suffix}; None: the model has not learnt that.
-    """
-
-    bos_id: int | None
-    eos_ids: list[int]
-    pad_id: int | None
-    fill_in_middle: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What is known about a published artefact."""
-
-    schema_version: int
-    name: str
-    variant: str
-    kind: str  # which engine runs it: a folder of triton_models/
-    format: str
-    quantization: str
-    source: dict[str, str]
-    tools: dict[str, str]  # package -> version
-    files: dict[
-        str, FileEntry
-    ]  # POSIX path inside the artefact -> file; the manifest itself is not in it
-    size_bytes: int  # weights and tokenizer together
-    limits: Limits
-    tokens: SpecialTokens
-    created: str  # ISO 8601, UTC
-    memory_bytes: int | None  # resident memory that loading the model took, where it was measured
-    embedding_size: int | None = None  # values of a vector; None: the model generates tokens
-    # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
-    tool_parser: str | None = None
-    reasoning_parser: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
-    """A published model: `path` is the directory that holds it."""
+    """A published version of a model: `path` is the directory that holds it."""
 
     manifest: Manifest
     path: Path
+    content_hash: str  # see `manifest.content_hash`
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,57 +88,75 @@ def models_dir(home: Path) -> Path:
 
 
 def artefact_dir(home: Path, name: str, variant: str) -> Path:
-    """Where a model's variant is published."""
+    """Where the versions of a model's variant are."""
     return models_dir(home) / name / variant
 
 
 def list_artefacts(home: Path) -> list[Artefact]:
-    """All published artefacts, by name and variant.
+    """The current versions of all published models, by name and variant.
 
     One that is damaged is logged and left out: the others can still be served.
     """
     artefacts = []
     for path in sorted(models_dir(home).glob("*/*/")):
-        if not (is_safe_name(path.name) and is_safe_name(path.parent.name)):
-            continue
         try:
-            artefacts.append(read_artefact(path))
+            artefacts.append(find_artefact(home, path.parent.name, path.name))
         except ArtefactError as exc:
             _report(str(exc))
-    return artefacts
+    return [artefact for artefact in artefacts if artefact is not None]
 
 
 def find_artefact(home: Path, name: str, variant: str) -> Artefact | None:
-    """The published artefact, or None. Raises ArtefactError for a damaged one. Reads no weights."""
+    """The current version, or None. Raises ArtefactError for a damaged one. Reads no weights.
+
+    Versions may be published, rolled back and deleted meanwhile.
+    """
     if not (is_safe_name(name) and is_safe_name(variant)):
         return None
-    path = artefact_dir(home, name, variant)
-    return read_artefact(path) if path.is_dir() else None
+    variant_dir = artefact_dir(home, name, variant)
+    while (version := current_version(variant_dir)) is not None:
+        try:
+            return read_artefact(variant_dir / str(version))
+        except ArtefactError:
+            if current_version(variant_dir) == version:
+                raise
+    if (variant_dir / MANIFEST_NAME).exists():
+        _read_manifest(variant_dir)  # of before there were versions: it says so
+    return None
 
 
 def read_artefact(path: Path) -> Artefact:
-    """Reads a published artefact and checks that its files are there in full length.
+    """Reads a published version and checks that its files are there in full length.
 
     Raises ArtefactError, which says what to do.
     """
+    artefact = read_directory(path)
+    found = artefact.manifest
+    expected = (path.parent.parent.name, path.parent.name, path.name)
+    if (found.name, found.variant, str(found.version)) != expected:
+        named = f"{found.name}/{found.variant}/{found.version}"
+        raise damaged(path, f"its manifest is that of {named}")
+    return artefact
+
+
+def read_directory(path: Path) -> Artefact:
+    """The same of an artefact that lies anywhere, under whatever name."""
     manifest = _read_manifest(path)
-    if (manifest.name, manifest.variant) != (path.parent.name, path.name):
-        raise _damaged(path, f"its manifest is that of {manifest.name}/{manifest.variant}")
     for name, entry in manifest.files.items():
         try:
             found = (path / name).stat()
-        except FileNotFoundError:
-            raise _damaged(path, f"{name} is missing") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise damaged(path, f"{name} is missing") from None
         if not stat.S_ISREG(found.st_mode) or found.st_size != entry.size_bytes:
-            raise _damaged(path, f"{name} is not a file of {entry.size_bytes} bytes")
-    return Artefact(manifest=manifest, path=path)
+            raise damaged(path, f"{name} is not a file of {entry.size_bytes} bytes")
+    return Artefact(manifest=manifest, path=path, content_hash=content_hash(manifest))
 
 
 def verify_hashes(artefact: Artefact) -> None:
     """Reads every file of an artefact. Raises ArtefactError for one that has changed."""
     for name, entry in artefact.manifest.files.items():
         if hash_file(artefact.path / name) != entry.sha256:
-            raise _damaged(artefact.path, f"{name} has changed since it was published")
+            raise damaged(artefact.path, f"{name} has changed since it was published")
 
 
 def hash_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
@@ -187,31 +184,72 @@ def describe_files(directory: Path) -> dict[str, FileEntry]:
 
 
 def publish(home: Path, built: Path, manifest: Manifest) -> Artefact:
-    """Makes the finished directory `built` visible as an artefact, at once and for good.
+    """Makes the finished directory `built` its variant's current version, at once and for good.
 
     `built` must be on the same file system as `home`; it is moved. Its content is on the disk
-    before its name is. Raises ArtefactError when the variant is published already.
+    before its name is. What was current is kept, for a rollback. Where a version of the same
+    content is there already, that one becomes the current one, and `built` is deleted.
     """
-    target = artefact_dir(home, manifest.name, manifest.variant)
-    if target.exists():
-        raise ArtefactError(f"{manifest.name}/{manifest.variant} is published already in {target}")
+    variant_dir = artefact_dir(home, manifest.name, manifest.variant)
+    with change_lock(home, manifest.name, manifest.variant):
+        equal = _version_of(variant_dir, content_hash(manifest))
+        if equal is not None:
+            make_current(variant_dir, equal.manifest.version)
+            shutil.rmtree(built)
+            return equal
+        manifest = replace(manifest, version=next_version(variant_dir))
+        write_manifest(built, manifest)
+        sync_tree(built)
+        version = add_version(variant_dir, built)
+        make_current(variant_dir, version)
+        for parent in (variant_dir.parent, models_dir(home), home):
+            sync(parent)
+    return read_artefact(variant_dir / str(version))
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """What `publish` writes; for a candidate that is served before it is published."""
     content = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    (built / MANIFEST_NAME).write_bytes(content + b"\n")
-    for path in _files_below(built):
-        _sync(path)
-    for directory, _, _ in os.walk(built, topdown=False):
-        _sync(Path(directory))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    built.rename(target)
-    for parent in (target.parent, models_dir(home), home):
-        _sync(parent)
-    return Artefact(manifest=manifest, path=target)
+    (directory / MANIFEST_NAME).write_bytes(content + b"\n")
+
+
+def _version_of(variant_dir: Path, wanted: str) -> Artefact | None:
+    """The newest version of this content that is whole; one that has decayed is built anew."""
+    for number in reversed(version_numbers(variant_dir)):
+        try:
+            found = read_artefact(variant_dir / str(number))
+            if found.content_hash == wanted:
+                verify_hashes(found)
+                return found
+        except ArtefactError as exc:
+            logger.info("version not used again", extra={"reason": str(exc)})
+    return None
+
+
+def sync_tree(directory: Path) -> None:
+    """Waits until everything below a directory is on the disk."""
+    for path in _files_below(directory):
+        sync(path)
+    for folder, _, _ in os.walk(directory, topdown=False):
+        sync(Path(folder))
 
 
 @functools.lru_cache(maxsize=256)
 def _report(reason: str) -> None:
     """Logs each damage once: the list is read every second."""
     logger.warning("artefact left out", extra={"reason": reason})
+
+
+def damaged(path: Path, why: str) -> ArtefactError:
+    """The error for a version that cannot be used; it says what to do."""
+    variant_dir = path.parent
+    name = f"{variant_dir.parent.name} --variant {variant_dir.name}"
+    is_current = str(current_version(variant_dir)) == path.name
+    previous = previous_version(variant_dir) if is_current else None
+    advice = f"`inflight models remove {name}` deletes it, then build the model again"
+    if previous is not None:
+        advice = f"`inflight models rollback {name}` goes back to version {previous}; or {advice}"
+    return ArtefactError(f"the artefact in {path} is damaged ({why}): {advice}")
 
 
 def _read_manifest(path: Path) -> Manifest:
@@ -224,26 +262,11 @@ def _read_manifest(path: Path) -> Manifest:
                 f"reads {SCHEMA_VERSION}: delete the directory and build the model again"
             )
         return msgspec.json.decode(content, type=Manifest)
-    except FileNotFoundError:
-        raise _damaged(path, f"it has no {MANIFEST_NAME}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise damaged(path, f"it has no {MANIFEST_NAME}") from None
     except msgspec.DecodeError as exc:
-        raise _damaged(path, f"{MANIFEST_NAME}: {exc}") from exc
-
-
-def _damaged(path: Path, why: str) -> ArtefactError:
-    return ArtefactError(
-        f"the artefact in {path} is damaged ({why}): delete the directory and build the model again"
-    )
+        raise damaged(path, f"{MANIFEST_NAME}: {exc}") from exc
 
 
 def _files_below(directory: Path) -> Iterator[Path]:
     return (path for path in sorted(directory.rglob("*")) if path.is_file())
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file's content, or a directory's list of names, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

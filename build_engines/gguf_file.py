@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from gguf import GGUFReader
 
 from build_engines.errors import ConversionError
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """A reader over the mapped file. Raises ConversionError if it is not a whole GGUF file."""
+    """A reader over the mapped file. Raises ConversionError if it is not a whole GGUF file.
+
+    The stages of a build share it: reading a header takes seconds.
+    """
+    found = path.stat()
+    return _open(path.resolve(), found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(path: Path, size: int, mtime_ns: int) -> GGUFReader:
     try:
-        return GGUFReader(path)
+        return _Reader(path)
     except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError) as exc:
         raise ConversionError(f"{path} is not a complete GGUF file: {exc}") from exc
+
+
+class _Reader(GGUFReader):  # type: ignore[misc]
+    """gguf's, three times as fast: a slice of a plain array costs less than one of a memmap.
+
+    For files of this machine's byte order, which check_gguf sees to.
+    """
+
+    data: Any
+
+    def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
+        if type(self.data) is not np.ndarray:
+            self.data = self.data.view(np.ndarray)
+        kind = np.dtype(dtype)
+        size = kind.itemsize * int(count)
+        return self.data[offset : offset + size].view(kind)[: int(count)]
 
 
 def field(reader: GGUFReader, key: str) -> Any:

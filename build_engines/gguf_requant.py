@@ -22,15 +22,6 @@ TYPES = {
 }
 # These decide every token's logits; llama.cpp's quantizer keeps them finer than four bits too.
 _FINER = {"token_embd.weight": "q8_0", "output.weight": "q8_0"}
-_BYTES_PER_WEIGHT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # blocks of 32 with an f16 scale
-
-
-def estimated_bytes(num_parameters: int, quantization: str) -> int:
-    """About how large the weights get."""
-    _types(quantization)
-    # the finer embedding is up to a third of a small model
-    finer = 1.3 if quantization == "q4_0" else 1.0
-    return int(num_parameters * _BYTES_PER_WEIGHT[quantization] * finer)
 
 
 def requantize(

@@ -7,37 +7,47 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from build_engines.artefact import (
-    SCHEMA_VERSION,
     Artefact,
-    Manifest,
     artefact_dir,
-    describe_files,
     find_artefact,
     models_dir,
     publish,
 )
+from build_engines.assembly import assemble
+from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
-from build_engines.errors import DiskSpaceError, SpecError
+from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError, SpecError
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.progress import WAIT, Progress, silent
-from build_engines.recipe import Produced, Recipe, Workspace
+from build_engines.recipe import BuildPlan, Order, Recipe
+from build_engines.source import fetch_stage, fetched_path
 from build_engines.spec import Spec, load_spec
+from build_engines.stages import Stage, StageStore, builds_dir
 
+# By Variant.recipe
 RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe()}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
 
 
-def free_bytes(path: Path) -> int:
-    """Room on the file system of a directory."""
-    return shutil.disk_usage(path).free
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a build may use."""
+
+    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    available_memory_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
+
+
+THIS_MACHINE = Machine()
 
 
 def build(
@@ -47,37 +57,52 @@ def build(
     progress: Progress = silent,
     *,
     recipes: Mapping[str, Recipe] = RECIPES,
-    free_bytes: Callable[[Path], int] = free_bytes,
+    machine: Machine = THIS_MACHINE,
 ) -> Artefact:
     """The published artefact of a model's variant (None: the default one), built if need be.
 
     Two builds of one thing exclude each other: the second waits and returns what the first has
-    built. A build that fails or is killed leaves nothing that can be seen. Raises BuildError.
+    built. A build that fails or is killed leaves nothing but finished stages, which the next one
+    goes on from. Raises BuildError.
     """
-    spec = load_spec(spec) if isinstance(spec, str) else spec
-    variant = spec.choose(variant)
-    if (found := find_artefact(home, spec.name, variant)) is not None:
+    order = make_order(spec, variant, home)
+    name, variant = order.spec.name, order.variant.name
+    if (found := find_artefact(home, name, variant)) is not None:
         return found
-    if spec.kind not in recipes:
-        raise SpecError(f"{spec.name}: kind {spec.kind} is not one of {', '.join(recipes)}")
-    recipe = recipes[spec.kind]
-    with build_lock(home, spec.name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
-        if (found := find_artefact(home, spec.name, variant)) is not None:
+    recipe = recipe_for(order, recipes)
+    with build_lock(home, name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
+        if (found := find_artefact(home, name, variant)) is not None:
             return found
         collect_leftovers(home)
-        with _staging(home, spec.name, variant) as workspace:
-            _check_room(recipe.required_bytes(spec, variant), free_bytes(home), home)
-            with _full_disk_is_named(home, free_bytes):
-                produced = recipe.produce(spec, variant, workspace, progress)
-                progress("publish", 0, 1)
-                manifest = _manifest(spec, variant, produced, workspace.artefact)
-                artefact = publish(home, workspace.artefact, manifest)
-                progress("publish", 1, 1)
-                return artefact
+        with _full_disk_is_named(home, machine):
+            return _build(order, recipe, progress, machine)
+
+
+def make_order(spec: str | Spec, variant: str | None, home: Path) -> Order:
+    """What is asked for, with nothing left open. Raises SpecError."""
+    spec = load_spec(spec) if isinstance(spec, str) else spec
+    if spec.source is None:
+        raise SpecError(f"{spec.name} has no source: give its checkpoint by --checkpoint")
+    chosen = variant or spec.default_variant or next(iter(spec.variants), None)
+    if chosen is None:
+        raise SpecError(f"{spec.name} has no default_variant: choose one by --variant")
+    return Order(spec=spec, variant=spec.variant(chosen), source=spec.source, home=home)
+
+
+def recipe_for(order: Order, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
+    """Who builds the variant. Raises ChoiceError."""
+    recipe = recipes.get(order.variant.recipe)
+    if recipe is None:
+        known = ", ".join(recipes)
+        raise ChoiceError(
+            f"{order.spec.name}/{order.variant.name}: {order.variant.recipe} cannot be built here, "
+            f"only {known}"
+        )
+    return recipe
 
 
 def collect_leftovers(home: Path) -> None:
-    """Deletes what builders that died have left; the lock tells them from those at work."""
+    """Deletes what builders that died have half published; the lock tells the living ones."""
     for path in models_dir(home).glob(f"*/.*{STAGING_SUFFIX}"):
         variant = path.name.removeprefix(".").removesuffix(STAGING_SUFFIX)
         with try_build_lock(home, path.parent.name, variant) as is_dead:
@@ -85,58 +110,81 @@ def collect_leftovers(home: Path) -> None:
                 shutil.rmtree(path)
 
 
+def _build(order: Order, recipe: Recipe, progress: Progress, machine: Machine) -> Artefact:
+    store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
+    store.root.mkdir(parents=True, exist_ok=True)
+    store.discard_partial()
+    fetch = fetch_stage(order.source, order.home)
+    if order.architecture is not None:  # known before anything is fetched: so is what it takes
+        _check_room(order, [fetch, *recipe.plan(order).stages], store, machine)
+    store.run(fetch, progress)
+    order = with_checkpoint(order, store.before["fetch"].path)
+    plan = recipe.plan(order)
+    _check_room(order, plan.stages, store, machine)
+    for stage in plan.stages:
+        store.run(stage, progress)
+    artefact = _publish(order, plan, store, progress)
+    store.collect()
+    return artefact
+
+
+def with_checkpoint(order: Order, fetch_dir: Path) -> Order:
+    """The order, once its checkpoint is here. Raises SourceError for one that is not whole."""
+    path = fetched_path(fetch_dir)
+    # An encoder is no causal language model: its recipe reads the folder itself.
+    checkpoint = None if order.spec.is_embedding else open_checkpoint(path)
+    return replace(order, fetched=path, checkpoint=checkpoint)
+
+
+def _publish(order: Order, plan: BuildPlan, store: StageStore, progress: Progress) -> Artefact:
+    progress("publish", 0, 1)
+    done = {name: finished.path for name, finished in store.before.items()}
+    with _staging(order) as directory:
+        candidate = assemble(order, plan.layout, plan.describe, done, directory)
+        artefact = publish(order.home, directory, candidate.manifest)
+    progress("publish", 1, 1)
+    return artefact
+
+
 @contextmanager
-def _staging(home: Path, name: str, variant: str) -> Iterator[Workspace]:
-    """Directories beside the place of publication, gone afterwards; for the lock's holder."""
-    root = artefact_dir(home, name, f".{variant}{STAGING_SUFFIX}")
-    if root.exists():
-        shutil.rmtree(root)
-    workspace = Workspace(scratch=root / "scratch", artefact=root / "artefact")
+def _staging(order: Order) -> Iterator[Path]:
+    """A directory beside the place of publication, gone afterwards; for the lock's holder."""
+    name = f".{order.variant.name}{STAGING_SUFFIX}"
+    root = artefact_dir(order.home, order.spec.name, name)
+    shutil.rmtree(root, ignore_errors=True)
     try:
-        workspace.scratch.mkdir(parents=True)
-        workspace.artefact.mkdir()
-        yield workspace
+        root.mkdir(parents=True)
+        yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
 
 @contextmanager
-def _full_disk_is_named(home: Path, free_bytes: Callable[[Path], int]) -> Iterator[None]:
+def _full_disk_is_named(home: Path, machine: Machine) -> Iterator[None]:
     """Raises DiskSpaceError for what fails on a full disk: every library words that its own way."""
     try:
         yield
     except Exception as exc:
         number = exc.errno if isinstance(exc, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or free_bytes(home) < FULL_BYTES:
+        if number in (errno.ENOSPC, errno.EDQUOT) or machine.free_bytes(home) < FULL_BYTES:
             message = f"the disk of {home} is full: make room and build again"
             raise DiskSpaceError(message) from exc
         raise
 
 
-def _check_room(required: int, free: int, home: Path) -> None:
+def _check_room(order: Order, stages: Sequence[Stage], store: StageStore, machine: Machine) -> None:
+    """Raises DiskSpaceError or MemoryShortError before any work that would end in them."""
+    todo = store.todo(stages)
+    required, free = sum(stage.required_bytes for stage in todo), machine.free_bytes(store.root)
     if free < required:
         raise DiskSpaceError(
-            f"the build needs {required / 1e6:.0f} MB in {home}, {free / 1e6:.0f} MB are free: "
-            "make room or choose another directory by --home"
+            f"the build needs {required / 1e6:.0f} MB in {order.home}, {free / 1e6:.0f} MB are "
+            "free: make room or choose another directory by --home"
         )
-
-
-def _manifest(spec: Spec, variant: str, produced: Produced, directory: Path) -> Manifest:
-    files = describe_files(directory)
-    return Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=spec.name,
-        variant=variant,
-        kind=spec.kind,
-        format=produced.format,
-        quantization=spec.variants[variant].quantization,
-        source=produced.source,
-        tools=produced.tools,
-        files=files,
-        size_bytes=sum(entry.size_bytes for entry in files.values()),
-        limits=produced.limits,
-        tokens=spec.tokens,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        memory_bytes=produced.memory_bytes,
-        embedding_size=produced.embedding_size,
-    )
+    memory = max((stage.required_memory_bytes for stage in todo), default=0)
+    available = machine.available_memory_bytes()
+    if available < memory:
+        raise MemoryShortError(
+            f"the build needs {memory / 1e6:.0f} MB of memory, {available / 1e6:.0f} MB are free: "
+            "end other programs, choose a smaller variant or build on a larger machine"
+        )

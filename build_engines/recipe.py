@@ -1,22 +1,45 @@
-"""What the pipeline needs to know of a kind of artefact: its room on disk and how it is made."""
+"""What the pipeline needs to know of a kind of artefact: its stages, and what came out of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from build_engines.artefact import Limits
-from build_engines.progress import Progress
-from build_engines.spec import Spec
+from build_engines.architecture import Architecture
+from build_engines.artefact import EngineFacts, Limits, SpecialTokens
+from build_engines.checkpoint import Checkpoint
+from build_engines.spec import Source, Spec
+from build_engines.stages import Stage
+from build_engines.variants import Variant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workspace:
-    """Directories of one build: `scratch` is thrown away, `artefact` is what gets published."""
+class Order:
+    """What is to be built. `fetched` and `checkpoint` are there once the fetch stage is done.
 
-    scratch: Path
-    artefact: Path
+    Only a plan (`--plan`) is made without them.
+    """
+
+    spec: Spec
+    variant: Variant
+    source: Source
+    home: Path
+    fetched: Path | None = None  # the checkpoint's folder or GGUF file
+    checkpoint: Checkpoint | None = None  # `fetched`, opened; None for embedding models
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The checkpoint's if it is there, else the spec's."""
+        return self.checkpoint.architecture if self.checkpoint else self.spec.architecture
+
+    @property
+    def max_seq_len(self) -> int | None:
+        """Tokens of prompt and output: the variant's, the spec's, or what the model is made for."""
+        given = self.variant.max_seq_len or self.spec.max_seq_len
+        architecture = self.architecture
+        return given or (architecture.max_position_embeddings if architecture else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +50,47 @@ class Produced:
     source: dict[str, str]
     tools: dict[str, str]
     limits: Limits
-    memory_bytes: int | None
+    tokens: SpecialTokens
     embedding_size: int | None = None
+    engine: EngineFacts | None = None
+
+
+class Describe(Protocol):
+    """Reads back what the stages made: their directories by name, `fetch` among them.
+
+    Called before `verify` too, to make a candidate to verify; then it is not among them.
+    """
+
+    def __call__(self, done: Mapping[str, Path]) -> Produced: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """The stages behind `fetch`, in order, and how the artefact is put together from them.
+
+    `layout`: stage -> folder of the artefact that its files are linked into; "" is the top.
+    """
+
+    stages: tuple[Stage, ...]
+    layout: Mapping[str, str]
+    describe: Describe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """A table that `--plan` prints: rows of cells, the first row being the heads."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...]
 
 
 class Recipe(Protocol):
-    """Makes the artefacts of one kind."""
+    """Makes the artefacts of one kind. Cheap to make a plan with: large libraries come later."""
 
-    def required_bytes(self, spec: Spec, variant: str) -> int:
-        """Upper estimate of the disk space that the build needs, in bytes."""
+    def plan(self, order: Order) -> BuildPlan:
+        """The stages. Raises BuildError for what cannot be built, with what would work."""
         ...
 
-    def produce(
-        self, spec: Spec, variant: str, workspace: Workspace, progress: Progress
-    ) -> Produced:
-        """Fills `workspace.artefact` with verified files. Raises BuildError."""
+    def sections(self, order: Order) -> list[Section]:
+        """What `--plan` shows of this kind beside the stages: memory, fit, launch lines."""
         ...

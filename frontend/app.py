@@ -19,6 +19,7 @@ from frontend.api.openapi import describe
 from frontend.catalog import Catalog
 from frontend.context import Context, ModelRepository
 from frontend.engine import Engine
+from frontend.following import VersionFollower
 from frontend.responses.background import BackgroundRuns
 from frontend.routes import ROUTES
 from frontend.settings import Settings
@@ -88,9 +89,10 @@ def _add_lifecycle(
         opened.push_async_callback(database.close)
         opened.push_async_callback((engine or triton).close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
+        catalog = Catalog(settings.home, default_model=settings.model)
         app.ctx.serving = Context(
             settings=settings,
-            catalog=Catalog(settings.home, default_model=settings.model),
+            catalog=catalog,
             metrics=Metrics(),
             engine=engine or triton,
             repository=repository or models,
@@ -100,6 +102,9 @@ def _add_lifecycle(
         )
         app.ctx.serving.background.open()
         opened.push_async_callback(app.ctx.serving.background.close)
+        follower = VersionFollower(catalog, engine or triton, repository or models)
+        follower.open()
+        opened.push_async_callback(follower.close)
 
     @app.before_server_stop
     async def stop(app: Sanic[Config, Any]) -> None:

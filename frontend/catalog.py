@@ -6,18 +6,35 @@ Reads published artefacts only; whether Triton serves one now is `frontend/trito
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from build_engines.artefact import Artefact, list_artefacts
-from frontend.errors import ModelNotFound, VariantNotFound
+from build_engines.artefact import (
+    Artefact,
+    artefact_dir,
+    find_artefact,
+    list_artefacts,
+    read_artefact,
+)
+from build_engines.errors import ArtefactError
+from build_engines.versions import current_version
+from frontend.errors import ModelNotFound, ModelNotLoaded, VariantNotFound
 from frontend.text.output_format import OutputFormat, output_format
 from frontend.text.tokenizer import TextTokenizer
+from frontend.types import LoadedModel, ServedVersion
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_ALIAS = "default"
 GPU_KINDS = frozenset({"tensorrt_llm", "llm_api"})
+MAX_REMEMBERED = 64  # versions; a server may outlive many
 RESCAN_S = 1.0  # a model that is built while we run is seen after this long
 
 
@@ -33,7 +50,7 @@ class CatalogModel:
         return [artefact.manifest.variant for artefact in self.artefacts]
 
     def artefact(self, variant: str) -> Artefact:
-        """The artefact of a variant; any other one when it is gone, for they share a tokenizer."""
+        """The current version of a variant; of any other one when it is not there."""
         by_variant = {artefact.manifest.variant: artefact for artefact in self.artefacts}
         return by_variant.get(variant, self.artefacts[0])
 
@@ -82,8 +99,10 @@ class Catalog:
         self._default_model = default_model
         self._models: dict[str, CatalogModel] = {}
         self._scanned_at = float("-inf")
-        self._tokenizers: dict[Path, TextTokenizer] = {}
-        self._fingerprints: dict[Path, str] = {}
+        # Versions that the engine has run, by the number of the load and the directory.
+        self._served: dict[tuple[ServedVersion | None, str], Artefact] = {}
+        self._tokenizers: dict[str, TextTokenizer] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def models(self) -> list[CatalogModel]:
         """All models, by name."""
@@ -112,11 +131,50 @@ class Catalog:
         """See what has been built since; a load does it before it chooses a variant."""
         self._rescan(max_age_s=0)
 
+    def served(self, loaded: LoadedModel) -> Artefact:
+        """The version that the engine runs; another one may be current by now.
+
+        Raises:
+            ModelNotFound, ModelNotLoaded: its files have been deleted.
+        """
+        model = self.get(loaded.name)
+        if not loaded.artefact_dir:
+            return model.artefact(loaded.variant)
+        key = (loaded.served, loaded.artefact_dir)
+        known = self._served.get(key)
+        if known is not None:
+            return known
+        # The engine may run where the home folder has another path.
+        *_, variant, version = Path(loaded.artefact_dir).parts
+        try:
+            artefact = read_artefact(artefact_dir(self._home, loaded.name, variant) / version)
+        except ArtefactError as exc:
+            logger.error("served version cannot be read", extra={"reason": str(exc)})
+            raise ModelNotLoaded(model=loaded.name) from exc
+        _remember(self._served, key, artefact)
+        return artefact
+
+    def current(self, loaded: LoadedModel) -> Artefact | None:
+        """What should be served in place of this; None: it is the current version, or has none.
+
+        Raises:
+            ArtefactError: the current version is damaged.
+        """
+        if not loaded.artefact_dir:
+            return None
+        *_, variant, version = Path(loaded.artefact_dir).parts
+        number = current_version(artefact_dir(self._home, loaded.name, variant))
+        if number is None or str(number) == version:
+            return None
+        return find_artefact(self._home, loaded.name, variant)
+
     def tokenizer(self, artefact: Artefact) -> TextTokenizer:
         """The tokenizer of an artefact, read once (about 0.1 s)."""
-        tokenizer = self._tokenizers.get(artefact.path)
+        key = artefact.content_hash
+        tokenizer = self._tokenizers.get(key)
         if tokenizer is None:
-            tokenizer = self._tokenizers[artefact.path] = TextTokenizer(artefact.path / "tokenizer")
+            tokenizer = TextTokenizer(artefact.path / "tokenizer")
+            _remember(self._tokenizers, key, tokenizer)
         return tokenizer
 
     def output_format(self, artefact: Artefact, chat_template: str | None = None) -> OutputFormat:
@@ -130,12 +188,14 @@ class Catalog:
 
     def fingerprint(self, artefact: Artefact) -> str:
         """The same for equal weights and tokenizer, whenever and wherever they were built."""
-        fingerprint = self._fingerprints.get(artefact.path)
+        key = artefact.content_hash
+        fingerprint = self._fingerprints.get(key)
         if fingerprint is None:
             files = sorted(artefact.manifest.files.items())
             lines = [artefact.manifest.kind, *(f"{path} {entry.sha256}" for path, entry in files)]
             digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
-            fingerprint = self._fingerprints[artefact.path] = f"fp_{digest[:10]}"
+            fingerprint = f"fp_{digest[:10]}"
+            _remember(self._fingerprints, key, fingerprint)
         return fingerprint
 
     def _rescan(self, *, max_age_s: float) -> None:
@@ -150,3 +210,10 @@ class Catalog:
             name: CatalogModel(name=name, artefacts=tuple(artefacts))
             for name, artefacts in sorted(by_name.items())
         }
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> None:
+    """Keep a value, and forget the oldest of too many."""
+    memory[key] = value
+    if len(memory) > MAX_REMEMBERED:
+        del memory[next(iter(memory))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +28,23 @@ class ModelRepository(Protocol):
             ModelLoadFailed: with the engine's reason; what was loaded before stays.
             EngineUnavailable: the engine cannot be reached.
         """
+        ...
+
+    async def follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
+        """Serve what `find` says in place of the folder `served`, unless that has been done.
+
+        Raises:
+            ModelLoadFailed: it is not tried again; what was loaded before stays.
+            EngineUnavailable: the engine cannot be reached.
+        """
+        ...
+
+    def wanted(self) -> list[str]:
+        """Names of the models that are to be served."""
+        ...
+
+    def failures(self) -> dict[str, dict[str, str]]:
+        """By model: `path` and `reason` of a current version that did not load."""
         ...
 
     async def unload(self, name: str) -> None:

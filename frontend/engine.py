@@ -6,7 +6,7 @@ from array import array
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
-from frontend.types import GenerationRequest, LoadedModel, TokenChunk
+from frontend.types import GenerationRequest, LoadedModel, ServedVersion, TokenChunk
 
 
 class TokenSource(Protocol):
@@ -16,7 +16,8 @@ class TokenSource(Protocol):
         """Yield chunks until every sequence has had its finish_reason.
 
         Closing the generator cancels the request. A failure, also one in the middle, is raised as
-        a ServingError; the generator never ends without the finish reasons otherwise.
+        a ServingError; the generator never ends without the finish reasons otherwise. ModelChanged
+        comes before the first chunk only.
         """
         ...
 
@@ -33,10 +34,17 @@ class Engine(TokenSource, Protocol):
         """
         ...
 
-    async def embed(self, model: str, rows: Sequence[Sequence[int]]) -> list[array[float]]:
+    async def embed(
+        self,
+        model: str,
+        rows: Sequence[Sequence[int]],
+        *,
+        prepared_for: ServedVersion | None = None,
+    ) -> list[array[float]]:
         """Return one vector (float32, length 1) for each row of token ids, in their order.
 
         Raises:
+            ModelChanged: what the engine serves now is not what the rows were `prepared_for`.
             InvalidParameter: the model makes no embeddings.
             ServingError: the request was refused, has failed, or the engine is gone.
         """

@@ -19,6 +19,7 @@ ServingError                      500
 │   ├── EngineUnavailable         503
 │   ├── ServerOverloaded          503
 │   └── ModelNotLoaded            503
+│       └── ModelChanged          503
 ├── ModelLoadFailed               500
 └── GenerationFailed              500
 
@@ -162,6 +163,16 @@ class ModelNotLoaded(Unavailable):
 
     code, native_code, key = "model_not_loaded", "MODEL_NOT_LOADED", "model_not_loaded"
     retry_after_s = 5.0
+
+
+class ModelChanged(ModelNotLoaded):
+    """The engine serves another version by now; prepared for that one, the request can be answered.
+
+    Nothing was generated. Values: model.
+    """
+
+    code, native_code, key = "model_changed", "MODEL_CHANGED", "model_changed"
+    retry_after_s = 1.0
 
 
 class ModelLoadFailed(ServingError):

@@ -257,6 +257,11 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Load it first: POST /api/v1/models/{model}/load",
         "请先调用加载接口",
     ),
+    "model_changed": (
+        "The model '{model}' has changed to another version while the request was prepared.",
+        "准备请求时模型 '{model}' 已切换到另一个版本",
+    ),
+    "model_changed.details": ("Send the request again.", "请重新发送请求"),
     "model_load_failed": (
         "The model '{model}' could not be loaded: {reason}",
         "模型 '{model}' 加载失败：{reason}",

@@ -64,7 +64,7 @@ async def text_model(name: str | None, *, catalog: Catalog, engine: Engine) -> T
     loaded = await engine.loaded_model(model.name)
     if loaded.embedding_size is not None:
         raise InvalidParameter("model", "makes_embeddings_only", model=model.name)
-    artefact = model.artefact(loaded.variant)
+    artefact = catalog.served(loaded)
     return TextModel(
         name=model.name,
         loaded=loaded,
@@ -213,6 +213,7 @@ def new_generation(
     return GenerationRequest(
         request_id=f"{id_prefix}{uuid.uuid4().hex}",
         model=model.name,
+        prepared_for=model.loaded.served,
         prompt_token_ids=token_ids,
         max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
         sampling=sampling,

@@ -149,6 +149,7 @@ def _prepared(
         _showing_end(with_extras(generation, body, model)),
         num_sequences=body.num_candidates,
         returns_prompt_log_probs=body.needs_prompt_log_probs,
+        may_move=len(body.inputs()) > 1,  # others may have begun to be answered
     )
     return PreparedRequest(
         generation=generation,

@@ -13,7 +13,7 @@ from frontend.protocol.embeddings import EmbeddingRequest
 from frontend.protocol.inputs import Input, Inputs, input_param
 from frontend.protocol.parse import check_range
 from frontend.text.tokenizer import TextTokenizer
-from frontend.types import ModelLimits
+from frontend.types import ModelLimits, ServedVersion
 
 # Tokenizing takes about 1 ms for 10 kB; above this much it would hold up the other requests.
 OFF_LOOP_CHARS = 10_000
@@ -24,6 +24,7 @@ class PreparedEmbedding:
     """A request ready for the engine."""
 
     model: str
+    prepared_for: ServedVersion | None
     rows: list[list[int]]
 
     @property
@@ -46,14 +47,14 @@ async def prepare_embedding(
         raise InvalidParameter("model", "makes_no_embeddings", model=model.name)
     check_range("dimensions", body.dimensions, 1, loaded.embedding_size)
     inputs = body.inputs()
-    tokenizer = catalog.tokenizer(model.artefact(loaded.variant))
+    tokenizer = catalog.tokenizer(catalog.served(loaded))
     num_chars = sum(len(one) for one in inputs if isinstance(one, str))
     if num_chars > OFF_LOOP_CHARS:
         rows = await asyncio.to_thread(_tokenize, inputs, tokenizer)
     else:
         rows = _tokenize(inputs, tokenizer)
     _check_rows(rows, loaded.limits, inputs=body.input)
-    return PreparedEmbedding(model=model.name, rows=rows)
+    return PreparedEmbedding(model=model.name, prepared_for=loaded.served, rows=rows)
 
 
 def _tokenize(inputs: Sequence[Input], tokenizer: TextTokenizer) -> list[list[int]]:

@@ -21,7 +21,7 @@ from build_engines.spec import load_spec, spec_names
 from frontend.processes import StopRequestedError, StopSignal, Workers
 from frontend.settings import Settings
 from frontend.triton.desired import DesiredModels
-from frontend.triton.repository import write_model_folder
+from frontend.triton.folders import remove_other_versions, write_model_folder
 from frontend.triton.server import EmbeddedTriton, Ports
 
 logger = logging.getLogger(__name__)
@@ -120,18 +120,19 @@ def _ensure_built(settings: Settings) -> None:
 
 
 def _prepare_triton(settings: Settings) -> EmbeddedTriton:
-    variant = load_spec(settings.model).default_variant if settings.model in spec_names() else ""
-    artefact = find_artefact(settings.home, settings.model, variant) or next(
+    default = load_spec(settings.model).default_variant if settings.model in spec_names() else None
+    artefact = find_artefact(settings.home, settings.model, default or "") or next(
         found for found in list_artefacts(settings.home) if found.manifest.name == settings.model
     )
     write_model_folder(settings, artefact)
+    remove_other_versions(settings.home, settings.model)  # of loads by servers that have ended
     DesiredModels(settings.home).replace([settings.model])
     ports = Ports(
         grpc=settings.triton_grpc_port,
         metrics=settings.triton_metrics_port,
         http=settings.triton_http_port,
     )
-    return EmbeddedTriton(settings.home, ports)
+    return EmbeddedTriton(settings.home, ports, binary=settings.triton_binary)
 
 
 def _metrics_dir(home: Path) -> Path:

@@ -34,6 +34,7 @@ class Settings:
 
     triton_url: str | None = None  # host:port of a Triton's gRPC; None: start the embedded one
     triton_metrics_url: str | None = None  # of that Triton; None: same host, port 8002
+    triton_binary: Path | None = None  # the tritonserver to start; None: the one that is found
     triton_grpc_port: int = 8001  # the embedded Triton listens on loopback only
     triton_metrics_port: int = 8002
     triton_http_port: int = 8003
@@ -193,6 +194,7 @@ def _converter(annotation: str) -> Callable[[Any], object]:
         "int": int,
         "float": float,
         "Path": Path,
+        "Path | None": Path,
         "bool": _to_bool,
     }
     return converters.get(annotation, str)

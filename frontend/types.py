@@ -52,6 +52,14 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedVersion:
+    """One load of a model by the engine: a load of anything makes another one."""
+
+    number: int
+    tokenizer_hash: str  # equal: the same token ids mean the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """A validated request; nothing downstream checks or changes it."""
 
@@ -70,6 +78,11 @@ class GenerationRequest:
     # 64 bits, unsigned; cached prompt beginnings are shared with requests of the same salt only.
     cache_salt: int | None = None
     priority: int = 0  # 32 bits; lower is sooner
+    # What it was prepared for; None: whatever the engine serves.
+    prepared_for: ServedVersion | None = None
+    # Whether it may go to another version that reads the same token ids: when a part of its answer
+    # has been given out, it cannot be prepared again.
+    may_move: bool = False
 
     def continued(self, token_ids: list[int], *, part: str) -> GenerationRequest:
         """The request for what comes behind these tokens of the answer, now the prompt's end.
@@ -87,6 +100,7 @@ class GenerationRequest:
             prompt_token_ids=self.prompt_token_ids + token_ids,
             max_new_tokens=self.max_new_tokens - len(token_ids),
             sampling=replace(self.sampling, min_tokens=min_tokens),
+            may_move=True,
         )
 
 
@@ -181,3 +195,5 @@ class LoadedModel:
     inputs: frozenset[str]  # tensor names
     outputs: frozenset[str]
     embedding_size: int | None = None  # values of a vector; None: it generates tokens
+    artefact_dir: str = ""  # of the artefact's version that it runs
+    served: ServedVersion | None = None  # None: not loaded by us

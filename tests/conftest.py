@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefact import SCHEMA_VERSION, Artefact
 from build_engines.pipeline import build
+from build_engines.versions import current_version, make_current
 from tests.golden_files import Golden
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -36,7 +37,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def built_models(request: pytest.FixtureRequest) -> Path:
     """A home folder whose default model is built; not to be written to."""
-    home = Path(str(request.config.cache.mkdir("home")))
+    home = Path(str(request.config.cache.mkdir(f"home-{SCHEMA_VERSION}")))
     build(DEFAULT_MODEL, None, home)
     return home
 
@@ -57,7 +58,10 @@ def home(built_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def link_models(built: Path, home: Path) -> Path:
     """Make `home` have the built models without a second copy of their weights."""
     for variant in built.glob("models/*/[!.]*"):  # not what a build has in work
-        target = home / variant.relative_to(built)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(variant, target_is_directory=True)
+        version = current_version(variant)
+        if version is not None:
+            target = home / variant.relative_to(built)
+            target.mkdir(parents=True)
+            (target / str(version)).symlink_to(variant / str(version), target_is_directory=True)
+            make_current(target, version)
     return home

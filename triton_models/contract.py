@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 MAX_TOP_LOG_PROBS = 20
+GUIDE_TYPE_TENSOR = "guided_decoding_guide_type"
+GUIDE_TENSOR = "guided_decoding_guide"
 
 
 class FinishReason(IntEnum):
@@ -440,6 +442,57 @@ CPU_EXTRA_OUTPUTS: tuple[TensorSpec, ...] = (
     ),
 )
 
+# What the `llm_api` kind takes of the upstream tensors: those that TensorRT-LLM's LLM API honours.
+_LLM_API_INPUT_NAMES = (
+    "input_ids",
+    "input_lengths",
+    "request_output_len",
+    "num_return_sequences",
+    "end_id",
+    "pad_id",
+    "stop_words_list",
+    "bad_words_list",
+    "embedding_bias",
+    "temperature",
+    "runtime_top_k",
+    "runtime_top_p",
+    "repetition_penalty",
+    "min_tokens",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+    "return_log_probs",
+    "return_perf_metrics",
+    "return_num_input_tokens",
+    "return_num_output_tokens",
+    "exclude_input_in_output",
+    "stop",
+    "streaming",
+    "lora_task_id",
+    GUIDE_TYPE_TENSOR,
+    GUIDE_TENSOR,
+    "min_p",
+    "num_top_log_probs",
+    "cache_salt",
+)
+_LLM_API_MISSING_OUTPUTS = frozenset(
+    {
+        "context_logits",
+        "generation_logits",
+        "batch_index",
+        "context_phase_params",
+        "prompt_log_probs",
+        "prompt_top_log_prob_ids",
+        "prompt_top_log_probs",
+    }
+)
+LLM_API_INPUTS = tuple(
+    spec for spec in INPUTS + CPU_EXTRA_INPUTS if spec.name in _LLM_API_INPUT_NAMES
+)
+LLM_API_OUTPUTS = tuple(
+    spec for spec in OUTPUTS + CPU_EXTRA_OUTPUTS if spec.name not in _LLM_API_MISSING_OUTPUTS
+)
+
 # The `embedding` kind's own contract: rows of token ids in, one vector for each row out. The first
 # axis on the wire is the row's.
 EMBEDDING_INPUTS: tuple[TensorSpec, ...] = (
@@ -469,6 +522,7 @@ EMBEDDING_OUTPUTS: tuple[TensorSpec, ...] = (
 
 KINDS: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     "tensorrt_llm": (INPUTS, OUTPUTS),
+    "llm_api": (LLM_API_INPUTS, LLM_API_OUTPUTS),
     "cpu": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "scripted": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "embedding": (EMBEDDING_INPUTS, EMBEDDING_OUTPUTS),

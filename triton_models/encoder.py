@@ -101,10 +101,11 @@ def _perf_metrics(stats: SequenceStats) -> Outputs:
         "first_scheduled_time_ns": _int64(stats.first_scheduled_time_ns),
         "first_token_time_ns": _int64(stats.first_token_time_ns),
         "last_token_time_ns": _int64(stats.last_token_time_ns),
-        # nothing is drafted
-        "acceptance_rate": np.zeros((1, 1), np.float32),
-        "total_accepted_draft_tokens": _int32(0),
-        "total_draft_tokens": _int32(0),
+        "acceptance_rate": np.array(
+            [[stats.num_accepted_draft_tokens / max(stats.num_draft_tokens, 1)]], np.float32
+        ),
+        "total_accepted_draft_tokens": _int32(stats.num_accepted_draft_tokens),
+        "total_draft_tokens": _int32(stats.num_draft_tokens),
     }
 
 

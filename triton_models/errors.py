@@ -5,7 +5,8 @@ EngineError
 ├── QueueFullError
 ├── InvalidArgumentError
 ├── UnsupportedTensorError
-└── EngineClosedError
+├── EngineClosedError
+└── EngineDiedError
 """
 
 from __future__ import annotations
@@ -50,3 +51,10 @@ class EngineClosedError(EngineError):
 
     def __init__(self) -> None:
         super().__init__("The model is being unloaded")
+
+
+class EngineDiedError(EngineError):
+    """What runs the model has died; it is being started again."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The engine has died and is being started again: {why}")

@@ -11,12 +11,10 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
+from triton_models.contract import GUIDE_TENSOR, GUIDE_TYPE_TENSOR
 from triton_models.errors import EngineError, InvalidArgumentError
 from triton_models.grammars import GUIDE_TYPES, GrammarError, grammar_of
 from triton_models.request import Guide
-
-GUIDE_TYPE_TENSOR = "guided_decoding_guide_type"
-GUIDE_TENSOR = "guided_decoding_guide"
 
 
 class LlGuide:

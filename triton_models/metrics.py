@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from triton_models.cpu.batcher import BatcherStats
+from typing import Protocol
 
 REQUESTS = "nv_trt_llm_request_metrics"
 KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
@@ -22,7 +22,36 @@ GAUGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def gauge_values(stats: BatcherStats) -> dict[tuple[str, str], float]:
+class Figures(Protocol):
+    """A snapshot of an engine; sequences are counted, not requests."""
+
+    @property
+    def num_active(self) -> int: ...
+    @property
+    def num_scheduled(self) -> int: ...
+    @property
+    def num_waiting(self) -> int: ...
+    @property
+    def max_num_sequences(self) -> int: ...
+    @property
+    def max_blocks(self) -> int: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def used_blocks(self) -> int: ...
+    @property
+    def tokens_per_block(self) -> int: ...
+    @property
+    def reused_blocks(self) -> int: ...
+
+
+class Measured(Protocol):
+    """An engine that can be asked for its figures, from any thread."""
+
+    def stats(self) -> Figures: ...
+
+
+def gauge_values(stats: Figures) -> dict[tuple[str, str], float]:
     """(family, value of its label) -> value, for every one in GAUGES."""
     return {
         (REQUESTS, "active"): stats.num_active,
@@ -34,5 +63,5 @@ def gauge_values(stats: BatcherStats) -> dict[tuple[str, str], float]:
         (KV_BLOCKS, "used"): stats.used_blocks,
         (KV_BLOCKS, "tokens_per"): stats.tokens_per_block,
         (KV_BLOCKS, "reused"): stats.reused_blocks,
-        (KV_BLOCKS, "fraction"): stats.used_blocks / stats.max_blocks,
+        (KV_BLOCKS, "fraction"): stats.used_blocks / max(stats.max_blocks, 1),
     }

@@ -80,6 +80,8 @@ class SequenceStats:
     first_scheduled_time_ns: int
     first_token_time_ns: int
     last_token_time_ns: int
+    num_draft_tokens: int = 0  # of speculative decoding
+    num_accepted_draft_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,3 +129,6 @@ class EngineRequest:
     returns_prompt_log_probs: bool = False  # with sampling.num_top_log_probs alternatives
     cache_salt: int | None = None  # requests share cached blocks with those of the same salt only
     priority: int = 0  # lower is sooner
+    guide_text: tuple[str, str] | None = None  # type and text, for an engine that compiles them
+    lora_task_id: int | None = None
+    returns_perf_metrics: bool = False

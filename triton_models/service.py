@@ -62,16 +62,20 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        guides: Compiler,
+        guides: Compiler | None,
         vocab_size: int,
         *,
         exclude_input_in_output: bool,
         cancellation_check_period_s: float,
+        supported: frozenset[str] = frozenset(),
     ) -> None:
+        """Without `guides` the engine compiles a request's guide by itself; for `supported` see
+        `wire.decode`."""
         self._engine = engine
         self._guides = guides
         self._vocab_size = vocab_size
         self._exclude_input = exclude_input_in_output
+        self._supported = supported
         self._period_s = cancellation_check_period_s
         self._lock = threading.Lock()
         self._active: dict[int, ActiveRequest] = {}
@@ -96,7 +100,12 @@ class Service:
                 self._stop(request_id)
                 channel.send({}, is_final=True)
                 return
-            request = decode(tensors, self._vocab_size, exclude_input_in_output=self._exclude_input)
+            request = decode(
+                tensors,
+                self._vocab_size,
+                exclude_input_in_output=self._exclude_input,
+                supported=self._supported,
+            )
         except EngineError as exc:
             channel.send_error(str(exc))
             return
@@ -109,7 +118,7 @@ class Service:
         if not is_open:
             channel.send_error(str(EngineClosedError()))
             return
-        if request.guide is None:
+        if request.guide is None or self._guides is None:
             self._submit(key, active)
         else:
             self._compilers.submit(self._submit, key, active)
@@ -130,7 +139,7 @@ class Service:
         out = self._queues[key % NUM_SENDERS]
         guide = active.request.guide
         try:
-            compiled = self._guides.compile(*guide) if guide else None
+            compiled = self._guides.compile(*guide) if guide and self._guides else None
             engine_request = active.request.to_engine(lambda event: out.put((key, event)), compiled)
             with self._lock:
                 if not active.is_cancelled:

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.contract import MAX_TOP_LOG_PROBS
+from triton_models.contract import GUIDE_TENSOR, GUIDE_TYPE_TENSOR, MAX_TOP_LOG_PROBS
 from triton_models.errors import InvalidArgumentError, UnsupportedTensorError
-from triton_models.guided import GUIDE_TENSOR, GUIDE_TYPE_TENSOR
 from triton_models.request import NO_END_ID, EngineRequest, Guide, SamplingParams, TokenEvent
 
 Tensors = Mapping[str, NDArray[Any]]
 
 MAX_NUM_SEQUENCES = 128
 
-# What this engine does not do. A tensor without elements or of these values asks for nothing.
+# What an engine does not do unless it says so. A tensor without elements or of these values asks
+# for nothing.
 _UNSUPPORTED: dict[str, tuple[float, ...]] = {
     "encoder_input_features": (),
     "encoder_output_lengths": (0,),
@@ -82,6 +82,7 @@ class WireRequest:
     returns_prompt_log_probs: bool
     cache_salt: int | None
     priority: int
+    lora_task_id: int | None = None
 
     def to_engine(
         self, on_event: Callable[[TokenEvent], None], guide: Guide | None
@@ -99,6 +100,9 @@ class WireRequest:
             returns_prompt_log_probs=self.returns_prompt_log_probs,
             cache_salt=self.cache_salt,
             priority=self.priority,
+            guide_text=self.guide,
+            lora_task_id=self.lora_task_id,
+            returns_perf_metrics=self.return_perf_metrics,
         )
 
 
@@ -107,16 +111,24 @@ def is_stop(tensors: Tensors) -> bool:
     return bool(_scalar(tensors, "stop", False))
 
 
-def decode(tensors: Tensors, vocab_size: int, *, exclude_input_in_output: bool) -> WireRequest:
+def decode(
+    tensors: Tensors,
+    vocab_size: int,
+    *,
+    exclude_input_in_output: bool,
+    supported: frozenset[str] = frozenset(),
+) -> WireRequest:
     """Reads and validates all tensors of a generating request.
 
-    Raises InvalidArgumentError and UnsupportedTensorError, both with the tensor's name.
+    `supported` are those that the engine does and others do not. Raises InvalidArgumentError and
+    UnsupportedTensorError, both with the tensor's name.
     """
-    _refuse_unsupported(tensors)
+    _refuse_unsupported(tensors, supported)
     returns_prompt_log_probs = bool(_scalar(tensors, "return_prompt_log_probs", False))
     # the prompt's log-probs are an answer by themselves
     min_new_tokens = 0 if returns_prompt_log_probs else 1
     cache_salt = _scalar(tensors, "cache_salt", None)
+    lora_task_id = _scalar(tensors, "lora_task_id", None)
     return WireRequest(
         prompt_token_ids=_prompt(tensors, vocab_size),
         max_new_tokens=_number(tensors, "request_output_len", 0, low=min_new_tokens),
@@ -135,6 +147,7 @@ def decode(tensors: Tensors, vocab_size: int, *, exclude_input_in_output: bool) 
         returns_prompt_log_probs=returns_prompt_log_probs,
         cache_salt=None if cache_salt is None else int(cache_salt),
         priority=_number(tensors, "priority", 0),
+        lora_task_id=None if lora_task_id is None else int(lora_task_id),
     )
 
 
@@ -159,8 +172,8 @@ def decode_words(tensors: Tensors, name: str) -> tuple[tuple[int, ...], ...]:
     return tuple(words)
 
 
-def _refuse_unsupported(tensors: Tensors) -> None:
-    for name in tensors.keys() & _UNSUPPORTED.keys():
+def _refuse_unsupported(tensors: Tensors, supported: frozenset[str]) -> None:
+    for name in (tensors.keys() & _UNSUPPORTED.keys()) - supported:
         tensor = tensors[name]
         if tensor.size and not np.isin(tensor.astype(np.float64), _UNSUPPORTED[name]).all():
             raise UnsupportedTensorError(name)

@@ -47,7 +47,7 @@ def write_tokenizer(
     templates = found.templates
     if chat_template is not None:
         templates = {DEFAULT_TEMPLATE: read_template(chat_template)}
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     found.tokenizer.save(str(directory / TOKENIZER_FILE))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",

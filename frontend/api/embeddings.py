@@ -15,7 +15,9 @@ async def create_embedding(request: Request) -> HTTPResponse:
     context = context_of(request)
     body = read_body(request, EmbeddingRequest)
     prepared = await prepare_embedding(body, catalog=context.catalog, engine=context.engine)
-    vectors = await context.engine.embed(prepared.model, prepared.rows)
+    vectors = await context.engine.embed(
+        prepared.model, prepared.rows, prepared_for=prepared.prepared_for
+    )
     return json_response(
         encode_embeddings(
             vectors, model=prepared.model, num_tokens=prepared.num_tokens, request=body

@@ -7,7 +7,8 @@ import functools
 import re
 import uuid
 from asyncio import ReadTransport
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
 
 from sanic import HTTPResponse, Request, Sanic
 from sanic.http import Http
@@ -16,10 +17,13 @@ from frontend.api.cors import add_cors_headers, is_preflight, preflight_answer
 from frontend.api.route import Handler
 from frontend.api.surfaces import Surface, surface_of
 from frontend.context import context_of
-from frontend.errors import MethodNotAllowed
+from frontend.errors import MethodNotAllowed, ModelChanged
 from frontend.telemetry.requests import RequestRecord, current_request
 
+MAX_CHANGES = 50  # Triton refuses the version that it still names, for a moment
+CHANGE_PAUSE_S = 0.05
 OPENAI_VERSION = "2020-10-01"  # what OpenAI's API answers
+T = TypeVar("T")
 _SAFE_REQUEST_ID = re.compile(r"[!-~]{1,128}")  # it goes into a header and the log
 
 
@@ -37,7 +41,7 @@ def counted(handler: Handler) -> Handler:
         record = record_of(request)
         try:
             with context.metrics.connection():
-                return await handler(request, **arguments)
+                return await on_current_version(lambda: handler(request, **arguments))
         except asyncio.CancelledError:
             record.outcome = "cancelled"
             record.log()  # the client has gone: there may be no answer to log it with
@@ -50,6 +54,20 @@ def counted(handler: Handler) -> Handler:
                 request.stream.keep_alive = False
 
     return counted
+
+
+async def on_current_version(work: Callable[[], Awaitable[T]]) -> T:
+    """Does what may be done again until the model stays what it was prepared for.
+
+    A model changes its version while requests are prepared; what the engine then refuses has not
+    been begun, nor its answer.
+    """
+    for _ in range(MAX_CHANGES):
+        try:
+            return await work()
+        except ModelChanged:
+            await asyncio.sleep(CHANGE_PAUSE_S)
+    return await work()
 
 
 async def answer_other_method(allowed: str, request: Request, **_path: str) -> HTTPResponse:

@@ -8,6 +8,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
+from build_engines.artefact import Artefact
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.catalog import CatalogModel
@@ -22,9 +23,7 @@ async def list_models(request: Request) -> HTTPResponse:
     """GET /api/v1/models"""
     context = context_of(request)
     models = [
-        await asyncio.to_thread(
-            _describe, context.root_pid, model, await _loaded_variant(context, model)
-        )
+        await asyncio.to_thread(_describe, context, model, await _served(context, model))
         for model in context.catalog.models()
     ]
     return json_response({"models": models})
@@ -35,7 +34,7 @@ async def load_model(request: Request, model_name: str) -> HTTPResponse:
     context = context_of(request)
     body = read_body(request, LoadRequest) if request.body else LoadRequest()
     name = context.catalog.resolve_name(model_name)
-    artefact = await load_variant(
+    await load_variant(
         context.catalog,
         context.repository,
         home=context.settings.home,
@@ -43,9 +42,8 @@ async def load_model(request: Request, model_name: str) -> HTTPResponse:
         quantization=body.quantization,
         prefer_gpu=bool(body.prefer_gpu),
     )
-    return json_response(
-        _describe(context.root_pid, context.catalog.get(name), artefact.manifest.variant)
-    )
+    model = context.catalog.get(name)
+    return json_response(_describe(context, model, await _served(context, model)))
 
 
 async def unload_model(request: Request, model_name: str) -> HTTPResponse:
@@ -53,7 +51,7 @@ async def unload_model(request: Request, model_name: str) -> HTTPResponse:
     context = context_of(request)
     model = context.catalog.get(model_name)
     await context.repository.unload(model.name)
-    return json_response(_describe(context.root_pid, model, None))
+    return json_response(_describe(context, model, None))
 
 
 async def list_openai_models(request: Request) -> HTTPResponse:
@@ -67,27 +65,38 @@ async def get_openai_model(request: Request, model_name: str) -> HTTPResponse:
     return json_response(_describe_openai(context_of(request).catalog.get(model_name)))
 
 
-async def _loaded_variant(context: Context, model: CatalogModel) -> str | None:
+async def _served(context: Context, model: CatalogModel) -> Artefact | None:
     try:
-        return (await context.engine.loaded_model(model.name)).variant
+        return context.catalog.served(await context.engine.loaded_model(model.name))
     except Unavailable:
         return None  # nothing is loaded while the engine is away; the list itself is still true
 
 
-def _describe(root_pid: int, model: CatalogModel, loaded_variant: str | None) -> dict[str, Any]:
-    manifest = model.artefact(loaded_variant or "").manifest
-    is_loaded = loaded_variant is not None
-    memory = (model_bytes(root_pid, model.name) or manifest.memory_bytes) if is_loaded else 0
+def _describe(context: Context, model: CatalogModel, served: Artefact | None) -> dict[str, Any]:
+    manifest = (served or model.artefacts[0]).manifest
+    is_loaded = served is not None
+    memory = (model_bytes(context.root_pid, model.name) or manifest.memory_bytes) if served else 0
     return {
         "name": model.name,
         "format": manifest.format,
         "size": human_size(manifest.size_bytes),
         "loaded": is_loaded,
         "memory_usage": human_size(memory or 0),
-        "variant": loaded_variant,
+        "variant": manifest.variant if is_loaded else None,
         "quantization": manifest.quantization if is_loaded else None,
         "variants": model.variants,
+        "version": manifest.version if is_loaded else None,
+        "adapters": sorted(manifest.adapters),
+        "failed": _failure(context, model, manifest.variant),
     }
+
+
+def _failure(context: Context, model: CatalogModel, variant: str) -> dict[str, str] | None:
+    """What is to be said of the current version, where it could not be loaded."""
+    failure = context.repository.failures().get(model.name)
+    if failure is None or failure["path"] != str(model.artefact(variant).path):
+        return None
+    return {"path": failure["path"], "reason": failure["reason"]}
 
 
 def _describe_openai(model: CatalogModel) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sanic import HTTPResponse, Request
 
 from frontend.api.body import read_body
 from frontend.api.errors import error_body, report
+from frontend.api.lifecycle import on_current_version
 from frontend.api.responses import json_response
 from frontend.api.sse import send_events
 from frontend.context import Context, context_of
@@ -55,7 +56,7 @@ async def _batch_item(request: Request, raw: msgspec.Raw) -> dict[str, Any]:
         body = parse_body(bytes(raw), GenerateRequest)
         if body.stream:
             raise InvalidParameter("stream", "not_supported")
-        return await _generate(context_of(request), body)
+        return await on_current_version(lambda: _generate(context_of(request), body))
     except Exception as exc:  # whatever it is, the other items have their answers
         return error_body(request, report(request, exc))
 

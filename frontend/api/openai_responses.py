@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 from sanic import HTTPResponse, Request
@@ -36,6 +37,9 @@ async def create_response(request: Request) -> HTTPResponse | None:
     context = context_of(request)
     turn, prepared = await _prepare(request)
     body = turn.body
+    if body.background:  # whoever asked has its answer: nobody could prepare it again
+        movable = replace(prepared.generation, may_move=True)
+        prepared = replace(prepared, generation=movable)
     encoder = _encoder(body, prepared)
     chunks = _chunks(context, prepared)
     if body.background:

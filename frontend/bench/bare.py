@@ -13,8 +13,9 @@ from time import perf_counter
 import msgspec
 
 from frontend.bench.stats import Stream
-from triton_models.cpu.batcher import Batcher
-from triton_models.cpu.engine import EngineSettings, load_batcher
+from triton_models.batching.batcher import Batcher
+from triton_models.batching.settings import EngineSettings
+from triton_models.cpu.engine import load_batcher
 from triton_models.request import EngineRequest, TokenEvent
 
 

@@ -145,17 +145,18 @@ def cached_gguf(home: Path, model: str, variant: str) -> Path:
     """
     from build_engines import gguf_file, gguf_requant, source
     from build_engines.progress import ShownProgress
-    from build_engines.spec import load_spec, spec_names
+    from build_engines.spec import PackageSource, load_spec, spec_names
 
     path = home / "cache" / "bench" / f"{model}-{variant}.gguf"
     if path.is_file():
         return path
-    if model not in spec_names() or variant not in gguf_requant.TYPES:
+    weights = load_spec(model).source if model in spec_names() else None
+    if not isinstance(weights, PackageSource) or variant not in gguf_requant.TYPES:
         raise BenchError(f"there is no GGUF file of {model}/{variant}: leave out the engine llama")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(f".{os.getpid()}.part")
     with ShownProgress("llama.cpp") as progress:
-        reader = gguf_file.open_gguf(source.fetch(load_spec(model).source, progress))
+        reader = gguf_file.open_gguf(source.fetch(weights, progress))
         gguf_requant.requantize(
             reader, unfinished, variant, lambda done, total: progress("quantize", done, total)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psutil
@@ -22,15 +23,18 @@ def machine_bytes() -> int:
 
 def model_bytes(root_pid: int, name: str) -> int | None:
     """Resident memory of the process that runs a model; None where it is not on this machine."""
-    folder = f"/{name}/1/model.py"
+    model = re.compile(rf"/{re.escape(name)}/(\d+)/model\.py")
+    newest, memory = 0, None  # an earlier version ends when its last request does
     for process in _serving_processes(root_pid):
         try:
             command = process.cmdline()
         except psutil.Error:
             continue
-        if command and STUB_NAME in command[0] and any(folder in word for word in command):
-            return _rss(process)
-    return None
+        if command and STUB_NAME in command[0]:
+            found = model.search(" ".join(command))
+            if found is not None and int(found[1]) > newest:
+                newest, memory = int(found[1]), _rss(process)
+    return memory
 
 
 def human_size(num_bytes: int) -> str:

@@ -7,8 +7,9 @@ from typing import Any
 
 from frontend.errors import ModelNotLoaded
 from frontend.triton.rpc import TritonRpc
-from frontend.types import LoadedModel, ModelLimits
+from frontend.types import LoadedModel, ModelLimits, ServedVersion
 
+TOKENIZER_HASH = "tokenizer_hash"  # a parameter that `repository.py` adds to every model's
 TTL_S = 1.0  # another worker process may have loaded another variant
 
 
@@ -81,4 +82,14 @@ def loaded_model_of(config: Any) -> LoadedModel:
         inputs=frozenset(tensor.name for tensor in config.input),
         outputs=frozenset(tensor.name for tensor in config.output),
         embedding_size=embedding_size,
+        artefact_dir=parameters.get("artefact_dir", ""),
+        served=_served_version(config, parameters.get(TOKENIZER_HASH, "")),
     )
+
+
+def _served_version(config: Any, tokenizer_hash: str) -> ServedVersion | None:
+    """The one version that the model's folder has; see `repository.py`."""
+    numbers = config.version_policy.specific.versions
+    if len(numbers) != 1:
+        return None
+    return ServedVersion(number=numbers[0], tokenizer_hash=tokenizer_hash)

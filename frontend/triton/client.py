@@ -7,8 +7,9 @@ import logging
 import ssl
 from array import array
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
-from frontend.errors import ServingError
+from frontend.errors import ModelChanged, ModelNotLoaded, ServingError
 from frontend.triton.capabilities import Capabilities
 from frontend.triton.channel import Channel
 from frontend.triton.embeddings import embed
@@ -18,12 +19,14 @@ from frontend.triton.http2_stream import Http2Stream
 from frontend.triton.responses import ResponseDecoder
 from frontend.triton.rpc import STREAM_INFER, TritonRpc
 from frontend.triton.tensors import encode_request, encode_stop
-from frontend.types import GenerationRequest, LoadedModel, TokenChunk
+from frontend.types import GenerationRequest, LoadedModel, ServedVersion, TokenChunk
 
 logger = logging.getLogger(__name__)
 
 # What a request that has ended or was stopped gets until its stream is reset.
 DRAIN_TIMEOUT_S = 2.0
+MOVE_TIMEOUT_S = 5.0  # Triton knows the new version before it says so to all who ask
+MOVE_PAUSE_S = 0.05
 
 
 class TritonClient:
@@ -44,8 +47,19 @@ class TritonClient:
     async def loaded_model(self, name: str) -> LoadedModel:
         return await self.capabilities.get(name)
 
-    async def embed(self, model: str, rows: Sequence[Sequence[int]]) -> list[array[float]]:
-        return await embed(self.rpc, await self.capabilities.get(model), rows)
+    async def embed(
+        self,
+        model: str,
+        rows: Sequence[Sequence[int]],
+        *,
+        prepared_for: ServedVersion | None = None,
+    ) -> list[array[float]]:
+        loaded = await self.capabilities.get(model)
+        try:
+            return await embed(self.rpc, loaded, rows, prepared_for=prepared_for)
+        except ModelNotLoaded:
+            self.capabilities.invalidate(model)
+            raise
 
     async def ready(self) -> bool:
         """Whether Triton answers that it is ready."""
@@ -66,28 +80,36 @@ class TritonClient:
         Raises:
             ServingError: the request was refused, has failed, or Triton is gone.
         """
-        model = await self.capabilities.get(request.model)
-        message = encode_request(request, model)
-        decoder, inbox = ResponseDecoder(request, model), _Inbox()
-        stream: Http2Stream | None = None
-        try:
-            stream = await self._channel.open(STREAM_INFER, inbox, message)
-            while not decoder.is_finished:
-                for chunk in decoder.push(await inbox.take()):
-                    yield chunk
-                stream.release()
-        except (GeneratorExit, asyncio.CancelledError):
-            if stream is not None and not decoder.is_finished:
-                self._stop_soon(request)
-            raise
-        except (GrpcError, ServingError) as exc:
-            self.capabilities.invalidate(request.model)
-            if isinstance(exc, GrpcError):
-                raise error_of_status(exc.status, request.model) from exc
-            raise
-        finally:
-            if stream is not None:
-                _drain(stream)
+        deadline_s = asyncio.get_running_loop().time() + MOVE_TIMEOUT_S
+        while True:
+            model = await self.capabilities.get(request.model)
+            request = _moved(request, model)
+            message = encode_request(request, model)
+            decoder, inbox = ResponseDecoder(request, model), _Inbox()
+            stream: Http2Stream | None = None
+            has_begun = False
+            try:
+                stream = await self._channel.open(STREAM_INFER, inbox, message)
+                while not decoder.is_finished:
+                    for chunk in decoder.push(await inbox.take()):
+                        has_begun = True
+                        yield chunk
+                    stream.release()
+                return
+            except (GeneratorExit, asyncio.CancelledError):
+                if stream is not None and not decoder.is_finished:
+                    self._stop_soon(request)
+                raise
+            except (GrpcError, ServingError) as exc:
+                self.capabilities.invalidate(request.model)
+                error = _error(exc, request, has_begun=has_begun)
+                is_late = asyncio.get_running_loop().time() > deadline_s
+                if not (isinstance(error, ModelChanged) and request.may_move) or is_late:
+                    raise error from exc
+            finally:
+                if stream is not None:
+                    _drain(stream)
+            await asyncio.sleep(MOVE_PAUSE_S)
 
     def _stop_soon(self, request: GenerationRequest) -> None:
         """End a request by its id.
@@ -111,6 +133,30 @@ class TritonClient:
                 stream.cancel()
         except (GrpcError, TimeoutError) as exc:  # it has answered, or Triton has gone
             logger.debug("stop request ended", extra={"reason": str(exc)})
+
+
+def _moved(request: GenerationRequest, model: LoadedModel) -> GenerationRequest:
+    """The request for what the engine serves now.
+
+    Raises:
+        ModelChanged: it was prepared for another version, and has to be prepared for this one.
+    """
+    made_for, served = request.prepared_for, model.served
+    if made_for is None or made_for == served:
+        return request
+    reads_the_same = served is not None and served.tokenizer_hash == made_for.tokenizer_hash
+    if not (request.may_move and reads_the_same):
+        raise ModelChanged(model=request.model)
+    return replace(request, prepared_for=served)
+
+
+def _error(
+    exc: GrpcError | ServingError, request: GenerationRequest, *, has_begun: bool
+) -> ServingError:
+    error = error_of_status(exc.status, request.model) if isinstance(exc, GrpcError) else exc
+    if isinstance(error, ModelNotLoaded) and request.prepared_for is not None and not has_begun:
+        return ModelChanged(model=request.model)  # or it was unloaded: who asks again hears it
+    return error
 
 
 def _drain(stream: Http2Stream) -> None:

@@ -1,6 +1,5 @@
-"""state/loaded.json: the names of the models that Triton is to serve, now and after a crash.
-
-Also the lock that keeps worker processes from changing the repository at the same time.
+"""What worker processes tell each other in state/ about the models that Triton is to serve:
+loaded.json has their names, for now and after a crash; failed.json the versions that did not load.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from build_engines.artefact import Artefact
 
 logger = logging.getLogger(__name__)
 
@@ -58,3 +59,46 @@ class DesiredModels:
             new = self._path.with_suffix(f".{os.getpid()}.new")
             new.write_text(json.dumps(names))
             new.replace(self._path)
+
+
+class FailedVersions:
+    """New versions that could not take the place of the one that is served; each is tried once.
+
+    Changed by the holder of the repository's lock only.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "state" / "failed.json"
+
+    def reasons(self) -> dict[str, dict[str, str]]:
+        """By model: the artefact's folder and content, and Triton's reason."""
+        try:
+            failed: dict[str, dict[str, str]] = json.loads(self._path.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError:  # not ours
+            logger.exception("unreadable file ignored", extra={"path": str(self._path)})
+            return {}
+        return failed
+
+    def holds(self, artefact: Artefact) -> bool:
+        failed = self.reasons().get(artefact.manifest.name, {})
+        return failed.get("content_hash") == artefact.content_hash
+
+    def add(self, artefact: Artefact, reason: str) -> None:
+        failed = {
+            "path": str(artefact.path), "content_hash": artefact.content_hash, "reason": reason,
+        }  # fmt: skip
+        self._write({**self.reasons(), artefact.manifest.name: failed})
+
+    def forget(self, name: str) -> None:
+        """A model was loaded: whatever failed before may be tried again."""
+        failed = self.reasons()
+        if failed.pop(name, None) is not None:
+            self._write(failed)
+
+    def _write(self, failed: dict[str, dict[str, str]]) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_suffix(f".{os.getpid()}.new")
+        new.write_text(json.dumps(failed))
+        new.replace(self._path)

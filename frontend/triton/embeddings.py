@@ -10,10 +10,10 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2
 
-from frontend.errors import GenerationFailed, InvalidParameter
+from frontend.errors import GenerationFailed, InvalidParameter, ModelChanged, ModelNotLoaded
 from frontend.triton import tensors
 from frontend.triton.rpc import TritonRpc
-from frontend.types import LoadedModel
+from frontend.types import LoadedModel, ServedVersion
 
 # Triton computes what waits together, up to 64 rows. Half of it a call, and a few calls at once,
 # keep it busy and leave the requests of others a place in its queue.
@@ -22,22 +22,32 @@ MAX_CALLS_AT_ONCE = 4
 
 
 async def embed(
-    rpc: TritonRpc, model: LoadedModel, rows: Sequence[Sequence[int]]
+    rpc: TritonRpc,
+    model: LoadedModel,
+    rows: Sequence[Sequence[int]],
+    *,
+    prepared_for: ServedVersion | None = None,
 ) -> list[array[float]]:
     """Return one vector (float32, length 1) for each row, in their order.
 
     Raises:
+        ModelChanged: what Triton serves now is not what the rows were `prepared_for`.
         InvalidParameter: the model makes no embeddings.
         ServingError: the model refused a row, has failed, or Triton cannot be reached.
     """
     if model.embedding_size is None or tensors.EMBEDDINGS.name not in model.outputs:
         raise InvalidParameter("model", "makes_no_embeddings", model=model.name)
+    if prepared_for not in (None, model.served):
+        raise ModelChanged(model=model.name)
     vectors: list[array[float]] = [array("f")] * len(rows)
     places = asyncio.Semaphore(MAX_CALLS_AT_ONCE)
 
     async def call(indices: list[int]) -> None:
         async with places:
-            answer = await rpc.infer(encode_rows(model.name, [rows[i] for i in indices]))
+            message = encode_rows(model.name, [rows[i] for i in indices])
+            if prepared_for is not None:
+                message.model_version = str(prepared_for.number)
+            answer = await _infer(rpc, message)
         found = decode_vectors(answer, len(indices), model.embedding_size or 0)
         for index, vector in zip(indices, found, strict=True):
             vectors[index] = vector
@@ -49,6 +59,15 @@ async def embed(
         for one in calls:  # of one that failed, or whose client has left
             one.cancel()
     return vectors
+
+
+async def _infer(rpc: TritonRpc, message: Any) -> Any:
+    try:
+        return await rpc.infer(message)
+    except ModelNotLoaded as exc:
+        if message.model_version:
+            raise ModelChanged(model=message.model_name) from exc
+        raise
 
 
 def encode_rows(model: str, rows: Sequence[Sequence[int]]) -> Any:

@@ -19,10 +19,16 @@ from frontend.triton.tensors import param_of
 _PROMPT_TOO_LONG = re.compile(r"Prompt length \((\d+)\) exceeds maximum input length \((\d+)\)")
 _INVALID_ARGUMENT = re.compile(r"Invalid argument: (\w+): (.*)", re.DOTALL)
 _UNSUPPORTED_TENSOR = re.compile(r"Unsupported tensor: (\w+)")
+_QUEUE_FULL = re.compile(
+    r"xceeds maximum queue size"  # Triton's, and our engines'
+    r"|Maximum queue size of \d+ has been reached"  # TensorRT-LLM's executorImpl.cpp
+)
 _NOT_LOADED = re.compile(
     r"Request for unknown model|has no available versions|is not ready|The model is being unloaded"
 )
-_ENGINE_DIED = re.compile(r"[Ss]tub process|server is stopping|server is shutting down")
+_ENGINE_DIED = re.compile(
+    r"[Ss]tub process|server is stopping|server is shutting down|engine has died"
+)
 
 _UNAVAILABLE_CODES = frozenset(
     {GrpcCode.UNAVAILABLE, GrpcCode.CANCELLED, GrpcCode.DEADLINE_EXCEEDED, GrpcCode.ABORTED}
@@ -37,7 +43,7 @@ def error_of_message(text: str, model: str) -> ServingError:
         return InvalidParameter(param_of(match[1]), "engine_refused", reason=match[2].strip())
     if match := _UNSUPPORTED_TENSOR.search(text):
         return InvalidParameter(param_of(match[1]), "unsupported", reason=match[0])
-    if "xceeds maximum queue size" in text:
+    if _QUEUE_FULL.search(text):
         return ServerOverloaded()
     if _NOT_LOADED.search(text):
         return ModelNotLoaded(model=model)

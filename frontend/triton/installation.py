@@ -1,4 +1,8 @@
-"""Finds the Triton of the nvidia-pytriton wheel and makes it run here: files and environment."""
+"""Finds a Triton and makes it run here: files and environment.
+
+It is the one of a setting, else NVIDIA's where this runs inside their image, else the one of the
+nvidia-pytriton wheel.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +21,46 @@ class TritonStartError(Exception):
     """The embedded Triton cannot run; the message is one line and says what to do."""
 
 
+NVIDIA_BINARY = Path("/opt/tritonserver/bin/tritonserver")  # of NVIDIA's images
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installation:
-    """The parts of the wheel that are used."""
+    """The parts of a Triton that are used."""
 
     binary: Path
-    libraries: Path
-    python_backend: Path
+    python_backend: Path  # the folder with libtriton_python.so
     stub: Path  # of the running Python version
+    libraries: Path | None = None  # what the binary needs besides the system's
+    backends: Path | None = None  # all backends, ready to be used; None: only Python's, in parts
 
 
-def find_installation() -> Installation:
-    """Find the wheel's parts without importing it.
+def find_installation(binary: Path | None = None) -> Installation:
+    """Find the Triton to start; `binary` is the one that a setting names.
 
     Raises:
-        TritonStartError: the wheel is not there, or has no stub for this Python.
+        TritonStartError: it is not there, or has no Python backend for this Python.
     """
+    if binary is not None:
+        return _installed_at(binary)
+    return _installed_at(NVIDIA_BINARY) if NVIDIA_BINARY.is_file() else _in_the_wheel()
+
+
+def _installed_at(binary: Path) -> Installation:
+    """A Triton as NVIDIA's images lay it out: bin/ and backends/ side by side."""
+    backends = binary.parent.parent / "backends"
+    python_backend = backends / "python"
+    stub = python_backend / "triton_python_backend_stub"
+    for path in (binary, stub):
+        if not path.is_file():
+            raise TritonStartError(
+                f"there is no {path}: INFLIGHT_TRITON_BINARY names a tritonserver"
+            )
+    return Installation(binary=binary, python_backend=python_backend, stub=stub, backends=backends)
+
+
+def _in_the_wheel() -> Installation:
+    """Without importing it: that would start things."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise TritonStartError("the package nvidia-pytriton is not installed")
@@ -53,10 +81,12 @@ def find_installation() -> Installation:
 
 
 def make_backend_directory(installation: Installation, directory: Path) -> Path:
-    """Put the Python backend and the stub of this Python into one folder; return its parent.
+    """Where the backends are: put the wheel's Python backend and the stub of this Python together.
 
     The wheel has them apart, and its own folder may not be ours to write to.
     """
+    if installation.backends is not None:
+        return installation.backends
     target = directory / "python"
     target.mkdir(parents=True, exist_ok=True)
     sources = (
@@ -84,7 +114,9 @@ def triton_environment(
     # not resolved: a virtual environment's python3 is a link to the one it was made of
     env["PATH"] = f"{Path(sys.executable).parent}:{env.get('PATH', os.defpath)}"
     env.pop("PYTHONHOME", None)
-    libraries = [str(installation.libraries), str(sysconfig.get_config_var("LIBDIR"))]
+    libraries = [str(sysconfig.get_config_var("LIBDIR"))]
+    if installation.libraries is not None:
+        libraries.insert(0, str(installation.libraries))
     if env.get("LD_LIBRARY_PATH"):
         libraries.append(env["LD_LIBRARY_PATH"])
     env["LD_LIBRARY_PATH"] = ":".join(libraries)

@@ -1,4 +1,4 @@
-"""Loads and unloads models: renders their repository folders and keeps state/loaded.json.
+"""Loads and unloads models: has their repository folders written, keeps state/loaded.json.
 
 It knows artefacts and Triton's repository; nothing of tensors and requests.
 """
@@ -9,21 +9,24 @@ import asyncio
 import contextlib
 import fcntl
 import logging
-import os
 import shutil
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
 from build_engines.artefact import Artefact
 from frontend.errors import ModelLoadFailed, ServingError
 from frontend.settings import Settings
 from frontend.triton.capabilities import Capabilities
-from frontend.triton.desired import DesiredModels
+from frontend.triton.desired import DesiredModels, FailedVersions
+from frontend.triton.folders import (
+    ModelFolder,
+    read_model_folder,
+    remove_other_versions,
+    restore_model_folder,
+    write_model_folder,
+)
 from frontend.triton.rpc import IndexEntry, TritonRpc
 from frontend.types import LoadedModel
-from triton_models.render import Value, model_file, render_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,16 +34,6 @@ T = TypeVar("T")
 
 LOCK_POLL_S = 0.05
 UNLOAD_TIMEOUT_S = 20.0
-_CONFIG = "config.pbtxt"
-_MODEL = Path("1", "model.py")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Folder:
-    """The files of one model's folder; None: not there."""
-
-    config: bytes | None
-    model: bytes | None
 
 
 class ModelRepository:
@@ -51,6 +44,7 @@ class ModelRepository:
         self._rpc = rpc
         self._capabilities = capabilities
         self._desired = DesiredModels(settings.home)
+        self._failed = FailedVersions(settings.home)
         self._lock_path = settings.home / "state" / "repository.lock"
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -73,20 +67,50 @@ class ModelRepository:
         return await asyncio.shield(task)
 
     async def _load(self, artefact: Artefact) -> LoadedModel:
-        name = artefact.manifest.name
         async with self._locked():
-            before = _read(self._settings.home, name)
-            write_model_folder(self._settings, artefact)
+            await self._change(artefact)
+        return await self._capabilities.get(artefact.manifest.name)
+
+    async def follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
+        """Serve another version of what is served.
+
+        Each worker of each frontend calls this when it sees that another version is current; the
+        first does it. One that does not load is tried once, and noted in FailedVersions.
+
+        Args:
+            served: the artefact's folder that is to be replaced.
+            find: tells what is current when it is this caller's turn.
+        """
+        await self._to_the_end(self._follow(name, served, find))
+
+    async def _follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
+        async with self._locked():
+            self._capabilities.invalidate(name)
+            is_done = (await self._capabilities.get(name)).artefact_dir != served
+            artefact = find()
+            if artefact is None or is_done or self._failed.holds(artefact):
+                return
             try:
-                await self._rpc.load_model(name)
-            except ServingError:
-                await self._restore(name, before)
+                await self._change(artefact)
+            except ModelLoadFailed as exc:
+                self._failed.add(artefact, str(exc.values["reason"]))
                 raise
-            finally:
-                self._capabilities.invalidate(name)
-            self._desired.add(name)
-        logger.info("model loaded", extra={"model": name, "variant": artefact.manifest.variant})
-        return await self._capabilities.get(name)
+
+    async def _change(self, artefact: Artefact) -> None:
+        name = artefact.manifest.name
+        before = read_model_folder(self._settings.home, name)
+        write_model_folder(self._settings, artefact)
+        try:
+            await self._rpc.load_model(name)
+        except ServingError:
+            await self._restore(name, before)
+            raise
+        finally:
+            self._capabilities.invalidate(name)
+        remove_other_versions(self._settings.home, name)
+        self._failed.forget(name)
+        self._desired.add(name)
+        logger.info("model loaded", extra={"model": name, "artefact": str(artefact.path)})
 
     async def unload(self, name: str) -> None:
         """Stop serving a model; returns when its memory is free, or after UNLOAD_TIMEOUT_S."""
@@ -102,14 +126,26 @@ class ModelRepository:
             await self._wait_unloaded(name)
         logger.info("model unloaded", extra={"model": name})
 
+    def wanted(self) -> list[str]:
+        """Names of the models that Triton is to serve."""
+        return self._desired.names()
+
+    def failures(self) -> dict[str, dict[str, str]]:
+        """By model: the folder of a current version that did not load, and Triton's reason."""
+        return self._failed.reasons()
+
     async def index(self) -> list[IndexEntry]:
         """All models of the repository, with their states."""
         return await self._rpc.repository_index()
 
-    async def _restore(self, name: str, before: _Folder) -> None:
+    async def _restore(self, name: str, before: ModelFolder | None) -> None:
         """Bring back the folder; and the model, in case Triton has let go of it."""
-        _write(self._settings.home, name, before)
-        if before.config is None or name not in self._desired.names():
+        if before is None:
+            shutil.rmtree(self._settings.home / "repository" / name, ignore_errors=True)
+            return
+        restore_model_folder(self._settings.home, name, before)
+        remove_other_versions(self._settings.home, name)
+        if name not in self._desired.names():
             return
         try:
             if not await self._rpc.model_ready(name):
@@ -138,84 +174,3 @@ class ModelRepository:
                 except BlockingIOError:
                     await asyncio.sleep(LOCK_POLL_S)
             yield
-
-
-def write_model_folder(settings: Settings, artefact: Artefact) -> Path:
-    """Render repository/<name>/ for an artefact; each file changes atomically. Return the folder.
-
-    Raises:
-        ModelLoadFailed: there is no engine of the artefact's kind here.
-    """
-    manifest = artefact.manifest
-    values = {
-        "model_name": manifest.name,
-        "variant": manifest.variant,
-        "artefact_dir": str(artefact.path),
-        "max_seq_len": manifest.limits.max_seq_len,
-        "max_input_len": manifest.limits.max_input_len,
-        "vocab_size": manifest.limits.vocab_size,
-        **_values_of_kind(settings, artefact),
-    }
-    try:
-        config = render_config(manifest.kind, values)
-    except (ValueError, OSError) as exc:
-        raise ModelLoadFailed(model=manifest.name, reason=str(exc)) from exc
-    source = model_file(manifest.kind)
-    folder = _Folder(config=config.encode(), model=None if source is None else source.read_bytes())
-    return _write(settings.home, manifest.name, folder)
-
-
-def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value]:
-    path = artefact.path
-    match artefact.manifest.kind:
-        case "cpu":
-            return {
-                "kv_cache_bytes": settings.kv_cache_bytes,
-                "max_num_sequences": settings.max_num_sequences,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "embedding":
-            return {
-                "embedding_size": artefact.manifest.embedding_size or 0,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "tensorrt_llm":
-            return {
-                "engine_dir": str(path / "engine"),
-                "tokenizer_dir": str(path / "tokenizer"),
-                "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
-                "max_queue_size": settings.max_queue_size,
-            }
-        case _:
-            return {}
-
-
-def _read(home: Path, name: str) -> _Folder:
-    folder = home / "repository" / name
-    config, model = folder / _CONFIG, folder / _MODEL
-    return _Folder(
-        config=config.read_bytes() if config.is_file() else None,
-        model=model.read_bytes() if model.is_file() else None,
-    )
-
-
-def _write(home: Path, name: str, contents: _Folder) -> Path:
-    folder = home / "repository" / name
-    if contents.config is None:
-        shutil.rmtree(folder, ignore_errors=True)
-        return folder
-    (folder / _MODEL).parent.mkdir(parents=True, exist_ok=True)
-    if contents.model is None:
-        (folder / _MODEL).unlink(missing_ok=True)
-    else:
-        _replace(folder / _MODEL, contents.model)
-    _replace(folder / _CONFIG, contents.config)
-    return folder
-
-
-def _replace(path: Path, contents: bytes) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_bytes(contents)
-    new.replace(path)

@@ -64,13 +64,24 @@ class EmbeddedTriton:
         home: Path,
         ports: Ports,
         *,
+        binary: Path | None = None,
+        wrap: Callable[[list[str]], list[str]] = list,
         load_timeout_s: float = 3600.0,
+        stop_grace_s: float = STOP_GRACE_S,
         on_event: Callable[[str, dict[str, object]], None] | None = None,
     ) -> None:
+        """
+        Args:
+            binary: the tritonserver to start; None: the one that is found.
+            wrap: makes of its command line the one that is run (mpirun, for several GPUs).
+            stop_grace_s: what it gets to end by itself; without work it takes two seconds.
+        """
         self._home, self._ports = home, ports
-        self._load_timeout_s = load_timeout_s
+        self._binary, self._wrap = binary, wrap
+        self._load_timeout_s, self._stop_grace_s = load_timeout_s, stop_grace_s
         self._on_event = on_event
         self._desired = DesiredModels(home)
+        self._backends = home / "state" / "triton_backends"
         self._log_path = home / "logs" / "triton.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._is_stopping = threading.Event()
@@ -88,13 +99,15 @@ class EmbeddedTriton:
         Raises:
             TritonStartError: it cannot run here, a port is taken, or it died while starting.
         """
-        installation = find_installation()
+        installation = find_installation(self._binary)
         env = triton_environment(installation)
         check_loadable(installation, env)
         self._check_ports()
         for folder in ("repository", "state", "logs"):
             (self._home / folder).mkdir(parents=True, exist_ok=True)
-        make_backend_directory(installation, self._home / "state" / "triton_backends")
+        self._backends = make_backend_directory(
+            installation, self._home / "state" / "triton_backends"
+        )
         self._supervisor = threading.Thread(
             target=self._supervise, args=(installation, env), name="triton-supervisor", daemon=True
         )
@@ -193,8 +206,8 @@ class EmbeddedTriton:
         guard.remove_shared_memory(shm_prefix)
         # -I -S: the guard needs the standard library only, and starts at once
         command = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid())]
-        command += [str(STOP_GRACE_S), shm_prefix, str(installation.binary)]
-        command += self._flags(shm_prefix, models)
+        command += [str(self._stop_grace_s), shm_prefix]
+        command += self._wrap([str(installation.binary), *self._flags(shm_prefix, models)])
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
                 command,
@@ -212,7 +225,7 @@ class EmbeddedTriton:
             "model-repository": self._home / "repository",
             "model-control-mode": "explicit",
             "disable-auto-complete-config": None,
-            "backend-directory": self._home / "state" / "triton_backends",
+            "backend-directory": self._backends,
             "backend-config": f"python,shm-region-prefix-name={shm_prefix}",
             "grpc-address": LOOPBACK,
             "grpc-port": ports.grpc,

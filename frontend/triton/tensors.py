@@ -183,7 +183,13 @@ class _RequestWriter:
         self.message = service_pb2.ModelInferRequest(
             model_name=request.model, id=request.request_id
         )
+        if request.prepared_for is not None:
+            # Triton refuses it when it serves another load by now: its tokens may differ.
+            self.message.model_version = str(request.prepared_for.number)
         self._model = model
+
+    def has(self, tensor: Tensor) -> bool:
+        return tensor.name in self._model.inputs
 
     def scalar(self, tensor: Tensor, value: float) -> None:
         self._add(tensor, (1, 1), _SCALARS[tensor.datatype].pack(value))
@@ -209,7 +215,7 @@ class _RequestWriter:
         self._add(tensor, (1, len(values)), values.tobytes())
 
     def _add(self, tensor: Tensor, shape: Sequence[int], raw: bytes) -> None:
-        if tensor.name not in self._model.inputs:
+        if not self.has(tensor):
             reason = f"no tensor {tensor.name}"
             raise InvalidParameter(tensor.param, "unsupported", reason=reason)
         self.message.inputs.add(name=tensor.name, datatype=tensor.datatype, shape=shape)
@@ -234,9 +240,11 @@ def _write_sampling(writer: _RequestWriter, sampling: SamplingParams) -> None:
 def _write_random_sampling(writer: _RequestWriter, sampling: SamplingParams) -> None:
     # Sent even when neutral: with neither top_k nor top_p the engine is greedy.
     writer.scalar(RUNTIME_TOP_P, sampling.top_p)
-    # The engine's default seed is fixed: equal requests would get equal samples.
-    seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
-    writer.scalar(SEED, seed % 2**64)
+    if sampling.seed is not None:
+        writer.scalar(SEED, sampling.seed % 2**64)
+    elif writer.has(SEED):
+        # The engine's default seed is fixed: equal requests would get equal samples.
+        writer.scalar(SEED, secrets.randbits(64))
     if sampling.temperature != 1:
         writer.scalar(TEMPERATURE, sampling.temperature)
     if sampling.top_k:

@@ -23,6 +23,7 @@ from frontend.types import (
     GenerationRequest,
     LoadedModel,
     ModelLimits,
+    ServedVersion,
     TokenChunk,
     TokenLogProb,
 )
@@ -116,7 +117,13 @@ class FakeEngine:
                     record.ending = Ending.FINISHED
                 yield chunk
 
-    async def embed(self, model: str, rows: Sequence[Sequence[int]]) -> list[array[float]]:
+    async def embed(
+        self,
+        model: str,
+        rows: Sequence[Sequence[int]],
+        *,
+        prepared_for: ServedVersion | None = None,
+    ) -> list[array[float]]:
         """A vector along one axis for each row: the same for rows of the same sum."""
         size = (await self.loaded_model(model)).embedding_size
         if size is None:
@@ -143,6 +150,16 @@ class FakeRepository:
         if self.failure is not None:
             raise self.failure
         return self._engine.load(artefact.manifest.name, variant=artefact.manifest.variant)
+
+    async def follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
+        if (artefact := find()) is not None:
+            await self.load(artefact)
+
+    def wanted(self) -> list[str]:
+        return sorted(self._engine.models)
+
+    def failures(self) -> dict[str, dict[str, str]]:
+        return {}
 
     async def unload(self, name: str) -> None:
         self._engine.models.pop(name, None)

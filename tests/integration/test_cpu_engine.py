@@ -13,8 +13,9 @@ from tokenizers import Tokenizer
 
 from build_engines.artefact import Artefact
 from tests.unit.triton_models.fake_model import Recorder
-from triton_models.cpu.batcher import Batcher
-from triton_models.cpu.engine import EngineSettings, load_batcher, load_guides
+from triton_models.batching.batcher import Batcher
+from triton_models.batching.settings import EngineSettings, load_guides
+from triton_models.cpu.engine import load_batcher
 from triton_models.guided import GuideCompiler
 from triton_models.request import EngineRequest, Guide, SamplingParams
 

@@ -3,115 +3,27 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from build_engines.artefact import Artefact
-from frontend.triton.server import LOOPBACK, EmbeddedTriton, Ports
+from frontend.triton.server import EmbeddedTriton, Ports
 from tests.integration.counter import free_ports
-from tests.unit.triton_models.test_wire import NUMPY, SPECS
+from tests.integration.tensor_client import PLAIN, TensorClient
 from triton_models.render import model_file, render_config
 
 MODEL = "smollm2-135m-instruct"
 PROMPT = [1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]
 END_ID = 2
-PLAIN = ("output_ids", "sequence_length", "finish_reason")
-
-Outputs = dict[str, NDArray[Any]]
-
-
-@dataclass
-class Answer:
-    responses: list[Outputs]
-    is_final: list[bool]
-    error: str | None = None
-
-    def token_ids(self) -> list[int]:
-        return [int(t) for r in self.responses for t in r["output_ids"].reshape(-1)]
-
-
-class Client:
-    """Raw ModelStreamInfer, one stream a request; reads each stream to its very end."""
-
-    def __init__(self, ports: Ports) -> None:
-        self._ports = ports
-        self.channel = grpc.insecure_channel(f"{LOOPBACK}:{ports.grpc}")
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
-
-    def start(self, request_id: str = "", outputs: tuple[str, ...] = (), **values: Any) -> Any:
-        request = service_pb2.ModelInferRequest(model_name=MODEL, id=request_id)
-        base = {
-            "input_ids": [PROMPT],
-            "input_lengths": [[len(PROMPT)]],
-            "request_output_len": [[16]],
-            "streaming": [[True]],
-        }
-        for name, value in (base | values).items():
-            _add_input(request, name, value)
-        for name in outputs:
-            request.outputs.add(name=name)
-        return self.stub.ModelStreamInfer(iter([request]))
-
-    def infer(self, request_id: str = "", outputs: tuple[str, ...] = (), **values: Any) -> Answer:
-        answer = Answer([], [])
-        for message in self.start(request_id, outputs, **values):
-            if message.error_message:
-                answer.error = message.error_message
-                continue
-            response = message.infer_response
-            answer.responses.append(
-                {
-                    tensor.name: np.frombuffer(raw, NUMPY[tensor.datatype]).reshape(tensor.shape)
-                    for tensor, raw in zip(
-                        response.outputs, response.raw_output_contents, strict=True
-                    )
-                }
-            )
-            answer.is_final.append(response.parameters["triton_final_response"].bool_param)
-        return answer
-
-    def gauges(self) -> dict[str, float]:
-        url = f"http://{LOOPBACK}:{self._ports.metrics}/metrics"
-        with urllib.request.urlopen(url) as response:
-            text = response.read().decode()
-        pattern = r'nv_trt_llm_\w+\{.*?_type="(\w+)".*?\} (\S+)'
-        return {label: float(value) for label, value in re.findall(pattern, text)}
-
-    def wait_idle(self) -> float:
-        """Seconds until nothing is active and all blocks are free."""
-        start = time.monotonic()
-        while True:
-            gauges = self.gauges()
-            if not gauges["active"] and not gauges["used"]:
-                return time.monotonic() - start
-            assert time.monotonic() - start < 10, gauges
-            time.sleep(0.005)
-
-
-def _add_input(request: Any, name: str, value: Any) -> None:
-    datatype = SPECS[name].datatype
-    tensor = request.inputs.add(name=name, datatype=datatype)
-    if datatype == "BYTES":
-        tensor.shape.extend([1, 1])
-        request.raw_input_contents.append(len(value).to_bytes(4, "little") + value)
-        return
-    array = np.array(value, NUMPY[datatype])
-    tensor.shape.extend(array.shape)
-    request.raw_input_contents.append(array.tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +61,14 @@ def triton(
 
 
 @pytest.fixture
-def client(triton: EmbeddedTriton, ports: Ports) -> Iterator[Client]:
-    client = Client(ports)
+def client(triton: EmbeddedTriton, ports: Ports) -> Iterator[TensorClient]:
+    client = TensorClient(ports, MODEL, PROMPT)
     yield client
     client.wait_idle()
     client.channel.close()
 
 
-def test_a_stream_has_one_final_response_and_no_end_token(client: Client) -> None:
+def test_a_stream_has_one_final_response_and_no_end_token(client: TensorClient) -> None:
     answer = client.infer(end_id=[[END_ID]])
     assert answer.is_final[:-1] == [False] * (len(answer.is_final) - 1)
     assert answer.is_final[-1]
@@ -165,12 +77,12 @@ def test_a_stream_has_one_final_response_and_no_end_token(client: Client) -> Non
     assert "num_cached_tokens" in answer.responses[0]
 
 
-def test_only_requested_outputs_are_sent(client: Client) -> None:
+def test_only_requested_outputs_are_sent(client: TensorClient) -> None:
     answer = client.infer(outputs=("output_ids", "sequence_length"), return_log_probs=[[True]])
     assert {name for r in answer.responses for name in r} == {"output_ids", "sequence_length"}
 
 
-def test_streamed_and_whole_answers_have_the_same_tokens(client: Client) -> None:
+def test_streamed_and_whole_answers_have_the_same_tokens(client: TensorClient) -> None:
     whole = client.infer(streaming=[[False]])
     assert len(whole.responses) == 1
     assert whole.token_ids() == client.infer().token_ids()
@@ -178,7 +90,7 @@ def test_streamed_and_whole_answers_have_the_same_tokens(client: Client) -> None
     assert echoed.token_ids() == PROMPT + whole.token_ids()
 
 
-def test_all_that_can_be_asked_for_is_answered(client: Client) -> None:
+def test_all_that_can_be_asked_for_is_answered(client: TensorClient) -> None:
     answer = client.infer(
         return_log_probs=[[True]],
         num_top_log_probs=[[3]],
@@ -199,7 +111,7 @@ def test_all_that_can_be_asked_for_is_answered(client: Client) -> None:
 
 
 def test_log_probs_of_a_prompt_are_those_of_generating_it_token_by_token(
-    client: Client, artefact: Artefact
+    client: TensorClient, artefact: Artefact
 ) -> None:
     tokenizer = Tokenizer.from_file(str(artefact.path / "tokenizer" / "tokenizer.json"))
     prompt = tokenizer.encode("The capital of France is Paris").ids
@@ -238,7 +150,7 @@ def test_log_probs_of_a_prompt_are_those_of_generating_it_token_by_token(
         )
 
 
-def test_requests_of_different_salts_share_no_cached_blocks(client: Client) -> None:
+def test_requests_of_different_salts_share_no_cached_blocks(client: TensorClient) -> None:
     def num_cached(**values: Any) -> int:
         prompt = [*range(1000, 1100)]
         answer = client.infer(input_ids=[prompt], request_output_len=[[1]], **values)
@@ -252,7 +164,7 @@ def test_requests_of_different_salts_share_no_cached_blocks(client: Client) -> N
     assert num_cached() == 0
 
 
-def test_several_sequences_end_with_one_final_response(client: Client) -> None:
+def test_several_sequences_end_with_one_final_response(client: TensorClient) -> None:
     answer = client.infer(num_return_sequences=[[3]], runtime_top_p=[[1.0]], seed=[[9]])
     assert {int(r["sequence_index"][0, 0]) for r in answer.responses} == {0, 1, 2}
     assert answer.is_final.count(True) == 1
@@ -260,7 +172,7 @@ def test_several_sequences_end_with_one_final_response(client: Client) -> None:
     assert sum("finish_reason" in r for r in answer.responses) == 3
 
 
-def test_a_grammar_is_kept(client: Client) -> None:
+def test_a_grammar_is_kept(client: TensorClient) -> None:
     answer = client.infer(
         guided_decoding_guide_type=b"regex",
         guided_decoding_guide=rb"[0-9]{4}",
@@ -285,18 +197,20 @@ def test_a_grammar_is_kept(client: Client) -> None:
         ),
     ],
 )
-def test_a_refusal_keeps_its_wording(client: Client, values: dict[str, Any], error: str) -> None:
+def test_a_refusal_keeps_its_wording(
+    client: TensorClient, values: dict[str, Any], error: str
+) -> None:
     assert client.infer(**values).error == error
 
 
-def test_a_bad_grammar_is_an_error_of_its_own_request(client: Client) -> None:
+def test_a_bad_grammar_is_an_error_of_its_own_request(client: TensorClient) -> None:
     answer = client.infer(guided_decoding_guide_type=b"regex", guided_decoding_guide=b"[0-9")
     assert answer.error is not None
     assert answer.error.startswith("Invalid argument: guided_decoding_guide: ")
     assert client.infer().error is None
 
 
-def test_stop_ends_the_request_of_its_id(client: Client) -> None:
+def test_stop_ends_the_request_of_its_id(client: TensorClient) -> None:
     with ThreadPoolExecutor() as pool:
         running = pool.submit(client.infer, "a", PLAIN, request_output_len=[[4000]])
         while not client.gauges()["scheduled"]:
@@ -308,7 +222,7 @@ def test_stop_ends_the_request_of_its_id(client: Client) -> None:
     assert 0 < len(answer.token_ids()) < 4000
 
 
-def test_a_client_that_leaves_is_out_of_the_batch_at_once(client: Client) -> None:
+def test_a_client_that_leaves_is_out_of_the_batch_at_once(client: TensorClient) -> None:
     """The gauges are up to 50 ms old; the engine itself has 100 ms."""
     times = []
     for _ in range(5):
@@ -322,7 +236,7 @@ def test_a_client_that_leaves_is_out_of_the_batch_at_once(client: Client) -> Non
     assert sorted(times)[2] < 0.15
 
 
-def test_many_streams_at_once_are_answered_apart(client: Client) -> None:
+def test_many_streams_at_once_are_answered_apart(client: TensorClient) -> None:
     prompts = [[1, 4093, 198, 300 + i] for i in range(40)]
     expected = [client.infer(outputs=PLAIN, input_ids=[p]).token_ids() for p in prompts[:5]]
     with ThreadPoolExecutor(40) as pool:
@@ -331,7 +245,7 @@ def test_many_streams_at_once_are_answered_apart(client: Client) -> None:
     assert all(len(answer.token_ids()) == 16 for answer in answers)
 
 
-def test_the_model_can_be_unloaded_while_it_works_and_loaded_again(client: Client) -> None:
+def test_the_model_can_be_unloaded_while_it_works_and_loaded_again(client: TensorClient) -> None:
     control = service_pb2.RepositoryModelUnloadRequest(model_name=MODEL)
     with ThreadPoolExecutor() as pool:
         running = pool.submit(client.infer, "u", PLAIN, request_output_len=[[400]])

@@ -19,7 +19,7 @@ import pytest
 from build_engines import bert_ir
 from build_engines.artefact import Artefact, verify_hashes
 from build_engines.pipeline import build
-from build_engines.spec import EmbeddingVerification, load_spec
+from build_engines.spec import EmbeddingVerification, PackageSource, load_spec
 from frontend.errors import ContextLengthExceeded, InvalidParameter
 from frontend.settings import Settings
 from frontend.text.tokenizer import TextTokenizer
@@ -148,6 +148,7 @@ def test_every_variant_is_built_verified_and_described(embedding_home: Path, var
 def test_the_values_in_the_spec_are_the_references(tokenizer: TextTokenizer) -> None:
     spec = load_spec(MODEL)
     assert isinstance(spec.verify, EmbeddingVerification)
+    assert isinstance(spec.source, PackageSource)
     path = Path(str(metadata.distribution(spec.source.package).locate_file(spec.source.file)))
     weights, config = bert_ir.read_weights(path), bert_ir.read_config(path.parent / "config.json")
     rows = [tokenizer.encode(text, add_special_tokens=True) for text in spec.verify.texts]

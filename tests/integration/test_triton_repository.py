@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import Artefact, Limits, Manifest, SpecialTokens
+from build_engines.artefact import SCHEMA_VERSION, Artefact, Limits, Manifest, SpecialTokens
 from frontend.errors import EngineUnavailable, ModelLoadFailed, ModelNotLoaded
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient
 from frontend.triton.desired import DesiredModels
-from frontend.triton.repository import ModelRepository, write_model_folder
+from frontend.triton.folders import write_model_folder
+from frontend.triton.repository import ModelRepository
 from tests.fakes.triton import FakeModel, FakeTriton
 
 
 def artefact(variant: str = "q8_0", kind: str = "cpu") -> Artefact:
     manifest = Manifest(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name="fake",
         variant=variant,
         kind=kind,
@@ -36,7 +37,8 @@ def artefact(variant: str = "q8_0", kind: str = "cpu") -> Artefact:
         created="2026-01-01T00:00:00Z",
         memory_bytes=None,
     )
-    return Artefact(manifest=manifest, path=Path("/models/fake") / variant)
+    path = Path("/models/fake") / variant / "1"
+    return Artefact(manifest=manifest, path=path, content_hash=variant)
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ async def test_load_renders_the_folder_and_remembers_the_model(
     assert model.name == "fake"
     config = config_of(settings)
     assert 'name: "fake"' in config
-    assert '"/models/fake/q8_0"' in config
+    assert '"/models/fake/q8_0/1"' in config
     assert str(12 * 2**20) in config
     assert (settings.home / "repository" / "fake" / "1" / "model.py").is_file()
     assert DesiredModels(settings.home).names() == ["fake"]
@@ -147,7 +149,7 @@ async def test_loads_at_once_are_made_one_after_the_other(
 ) -> None:
     variants = [f"v{i}" for i in range(8)]
     await asyncio.gather(*(repository.load(artefact(variant)) for variant in variants))
-    assert any(f'"/models/fake/{variant}"' in config_of(settings) for variant in variants)
+    assert any(f'"/models/fake/{variant}/1"' in config_of(settings) for variant in variants)
 
 
 def test_engine_that_is_not_there_is_said(settings: Settings) -> None:
@@ -159,9 +161,9 @@ def test_folder_of_a_tensorrt_llm_engine_has_no_python(settings: Settings) -> No
     folder = write_model_folder(settings, artefact())
     assert (folder / "1" / "model.py").is_file()
     write_model_folder(settings, artefact(kind="tensorrt_llm"))
-    assert not (folder / "1" / "model.py").exists()
-    assert (folder / "1").is_dir()
-    assert '"/models/fake/q8_0/engine"' in config_of(settings)
+    assert not (folder / "2" / "model.py").exists()
+    assert (folder / "2").is_dir()
+    assert '"/models/fake/q8_0/1/engine"' in config_of(settings)
 
 
 def test_settings_of_the_engine_reach_its_configuration(settings: Settings) -> None:
@@ -187,7 +189,7 @@ async def test_lock_excludes_other_processes(
     release.set()
     await loading
     other.join()
-    assert '"/models/fake/f16"' in config_of(settings)
+    assert '"/models/fake/f16/1"' in config_of(settings)
 
 
 def _hold(path: str, held: multiprocessing.Event, release: multiprocessing.Event) -> None:  # type: ignore[valid-type]

@@ -1,1 +1,1 @@
-"""The CPU engine: a paged, in-flight batcher; `1/model.py` speaks Triton for it."""
+"""The CPU engine on OpenVINO: graphs and paged memory for the batcher."""

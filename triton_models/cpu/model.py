@@ -20,6 +20,8 @@ import openvino.opset13 as opset
 from numpy.typing import NDArray
 from openvino._offline_transformations import paged_attention_transformation
 
+from triton_models.batching.backend import nothing
+
 _KV_CACHES = ("key_cache", "value_cache")
 
 # By default u8 keys are quantized by channel, and the whole block is quantized again with each
@@ -50,12 +52,8 @@ class Span:
     num_rows: int  # of logits that are wanted: of the last so many tokens
 
 
-def nothing() -> None:
-    """For those who have nothing to do while a model computes."""
-
-
 class Model(Protocol):
-    """What the batcher needs of a model."""
+    """What PagedBackend needs of a model."""
 
     block_size: int  # tokens
     num_blocks: int

@@ -43,6 +43,13 @@ class BatchGeneration(Answer):
     results: list[Annotated[Any, shown_as(Generation, NativeError)]]
 
 
+class FailedVersion(Answer):
+    """A newer version that did not load: what was served before is served still."""
+
+    path: str
+    reason: str
+
+
 class NativeModel(Answer):
     name: str
     format: str
@@ -52,6 +59,9 @@ class NativeModel(Answer):
     variant: str | None
     quantization: str | None
     variants: list[str]
+    version: int | None
+    adapters: list[str]
+    failed: FailedVersion | None
 
 
 class NativeModels(Answer):

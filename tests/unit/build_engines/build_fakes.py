@@ -1,78 +1,140 @@
 """A spec and a recipe for builds that take no model, and a program that runs such a build.
 
-Run as `python -m tests.unit.build_engines.build_fakes HOME CALLS_FILE [block]`: `block` stops in
-mid-build, after a file has been written, until the process is killed.
+Run as `python -m tests.unit.build_engines.build_fakes HOME CALLS_FILE [STAGE]`: in mid-stage STAGE,
+after a file has been written, it stops until the process is killed.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from build_engines.artefact import Limits, SpecialTokens
-from build_engines.pipeline import build
-from build_engines.progress import Progress
-from build_engines.recipe import Produced, Workspace
-from build_engines.spec import PackageSource, Spec, Variant, Verification
+from build_engines.artefact import Artefact, Limits, SpecialTokens
+from build_engines.pipeline import THIS_MACHINE, Machine, build
+from build_engines.progress import Progress, silent
+from build_engines.recipe import BuildPlan, Order, Produced, Section
+from build_engines.source import source_facts
+from build_engines.spec import PathSource, Spec
+from build_engines.stages import Stage, StageContext
+from build_engines.variants import VariantOptions
 
 WEIGHTS = b"weights of the tiny model"
+STAGES = ("tokenizer", "convert", "verify")
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "vocab_size": 3,
+    "max_position_embeddings": 64,
+    "eos_token_id": 2,
+}
 
-TINY_SPEC = Spec(
-    name="tiny",
-    kind="fake",
-    default_variant="q8_0",
-    num_parameters=1,
-    max_seq_len=64,
-    source=PackageSource(package="tiny", version="1", file="tiny.gguf", sha256="0" * 64),
-    tokens=SpecialTokens(bos_id=None, eos_ids=[2], pad_id=None),
-    verify=Verification(messages=[], answer="", log_probs=[]),
-    variants={name: Variant(quantization=name, tolerance=0.1) for name in ("f16", "q8_0")},
-)
+
+def write_checkpoint(folder: Path) -> Path:
+    """A Hugging Face folder whose headers are in order, with one tensor; not written twice."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text(json.dumps(CONFIG))
+        header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+        content = struct.pack("<Q", len(header)) + header + bytes(8)
+        (folder / "model.safetensors").write_bytes(content)
+    return folder
+
+
+def tiny_spec(folder: Path) -> Spec:
+    """A spec with variants q8_0 and f16 of the checkpoint in `folder`."""
+    return Spec(
+        name="tiny",
+        default_variant="q8_0",
+        source=PathSource(path=str(write_checkpoint(folder))),
+        variants={name: VariantOptions() for name in ("f16", "q8_0")},
+    )
 
 
 @dataclass
 class FakeRecipe:
-    """Writes two small files. `on_written` is called between them; `builds` counts."""
+    """Writes small files, the same ones each time. `runs` counts.
 
-    on_written: Callable[[Workspace], None] = lambda workspace: None
+    `on_written` is called in the middle of each stage with its name and directory.
+    """
+
+    on_written: Callable[[str, Path], None] = lambda stage, out: None
     needed_bytes: int = 1000
-    builds: list[str] = field(default_factory=list)
+    needed_memory_bytes: int = 1000
+    inputs: dict[str, str] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
 
-    def required_bytes(self, spec: Spec, variant: str) -> int:
-        return self.needed_bytes
+    def plan(self, order: Order) -> BuildPlan:
+        return BuildPlan(
+            stages=tuple(
+                Stage(
+                    name=name,
+                    inputs={"variant": order.variant.name, **self.inputs},
+                    run=lambda out, context, name=name: self._run(name, out, context),  # type: ignore[misc]
+                    required_bytes=self.needed_bytes,
+                    required_memory_bytes=self.needed_memory_bytes,
+                    commands=(f"make-{name} --of {order.variant.name}",),
+                )
+                for name in STAGES
+            ),
+            layout={"convert": "", "tokenizer": "tokenizer"},
+            describe=lambda done: self._describe(order, done),
+        )
 
-    def produce(
-        self, spec: Spec, variant: str, workspace: Workspace, progress: Progress
-    ) -> Produced:
-        self.builds.append(variant)
-        (workspace.artefact / "model.bin").write_bytes(WEIGHTS)
-        (workspace.scratch / "half.gguf").write_bytes(WEIGHTS)
-        self.on_written(workspace)
-        tokenizer = workspace.artefact / "tokenizer"
-        tokenizer.mkdir()
-        (tokenizer / "tokenizer.json").write_text("{}")
-        progress("convert", 1, 1)
+    def sections(self, order: Order) -> list[Section]:
+        return [Section(title="Fit", rows=(("GPU", "batch"), ("none", "0")))]
+
+    def _run(self, name: str, out: Path, context: StageContext) -> None:
+        self.runs.append(name)
+        (out / "first.txt").write_text(name)
+        self.on_written(name, out)
+        before = "".join(sorted(context.done))
+        (out / "second.txt").write_text(before)
+        if name == "convert":
+            (out / "model.bin").write_bytes(WEIGHTS)
+        context.report(1, 1)
+
+    def _describe(self, order: Order, done: Mapping[str, Path]) -> Produced:
         return Produced(
             format="fake",
-            source={"package": spec.source.package},
+            source=source_facts(order.source, done["fetch"]),
             tools={"fake": "1"},
             limits=Limits(max_seq_len=64, max_input_len=63, vocab_size=3),
-            memory_bytes=None,
+            tokens=SpecialTokens(bos_id=None, eos_ids=[2], pad_id=None),
         )
 
 
-def _main(home: Path, calls: Path, *, block: bool) -> None:
-    def on_written(workspace: Workspace) -> None:
-        with calls.open("a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(3600 if block else 0.3)
+def build_tiny(
+    home: Path,
+    recipe: FakeRecipe | None = None,
+    variant: str | None = None,
+    progress: Progress = silent,
+    *,
+    machine: Machine = THIS_MACHINE,
+) -> Artefact:
+    """The tiny model, built in `home` from a checkpoint that is there as well."""
+    spec = tiny_spec(home / "checkpoint")
+    recipes = {"cpu": recipe or FakeRecipe()}
+    return build(spec, variant, home, progress, recipes=recipes, machine=machine)
 
-    build(TINY_SPEC, None, home, recipes={"fake": FakeRecipe(on_written=on_written)})
+
+def _main(home: Path, calls: Path, stage: str | None) -> None:
+    def on_written(name: str, out: Path) -> None:
+        with calls.open("a") as file:
+            file.write(f"{os.getpid()} {name}\n")
+        time.sleep(3600 if name == stage else 0.1)
+
+    build_tiny(home, FakeRecipe(on_written=on_written))
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]), block=sys.argv[3:] == ["block"])
+    _main(Path(sys.argv[1]), Path(sys.argv[2]), next(iter(sys.argv[3:]), None))

@@ -51,8 +51,8 @@ def make_manifest(files: dict[str, FileEntry], **changes: object) -> Manifest:
     return replace(manifest, **changes)  # type: ignore[arg-type]
 
 
-def publish_tiny(home: Path) -> Artefact:
-    built = make_built(home)
+def publish_tiny(home: Path, content: bytes = b"weights") -> Artefact:
+    built = make_built(home, content)
     return publish(home, built, make_manifest(describe_files(built)))
 
 
@@ -61,7 +61,7 @@ def test_a_published_artefact_is_found_as_it_was_written(tmp_path: Path) -> None
 
     assert find_artefact(tmp_path, "tiny", "q8_0") == published
     assert list_artefacts(tmp_path) == [published]
-    assert published.path == tmp_path / "models" / "tiny" / "q8_0"
+    assert published.path == tmp_path / "models" / "tiny" / "q8_0" / "1"
     assert published.manifest.size_bytes == len(b"weights") + len(b"{}")
     assert list(published.manifest.files) == ["model.bin", "tokenizer/tokenizer.json"]
     verify_hashes(published)
@@ -88,14 +88,6 @@ def test_a_name_never_leads_out_of_the_models_directory(tmp_path: Path, name: st
     assert find_artefact(tmp_path, "tiny", name) is None
 
 
-def test_what_is_published_is_not_published_again(tmp_path: Path) -> None:
-    first = publish_tiny(tmp_path)
-    built = make_built(tmp_path, b"other")
-    with pytest.raises(ArtefactError, match="published already"):
-        publish(tmp_path, built, make_manifest(describe_files(built)))
-    assert find_artefact(tmp_path, "tiny", "q8_0") == first
-
-
 def test_changed_weights_are_told_by_their_hash(tmp_path: Path) -> None:
     published = publish_tiny(tmp_path)
     (published.path / "model.bin").write_bytes(b"Weights")
@@ -119,23 +111,40 @@ def test_a_missing_file_is_damage(tmp_path: Path) -> None:
         find_artefact(tmp_path, "tiny", "q8_0")
 
 
-def test_an_artefact_under_anothers_name_is_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["f16/1", "q8_0/7"])
+def test_an_artefact_under_anothers_name_is_damage(tmp_path: Path, place: str) -> None:
     published = publish_tiny(tmp_path)
-    published.path.rename(published.path.with_name("f16"))
-    with pytest.raises(ArtefactError, match="its manifest is that of tiny/q8_0"):
-        find_artefact(tmp_path, "tiny", "f16")
+    moved = tmp_path / "models" / "tiny" / place
+    moved.parent.mkdir(exist_ok=True)
+    published.path.rename(moved)
+    (moved.parent / "current").unlink(missing_ok=True)
+    (moved.parent / "current").symlink_to(moved.name)
+    with pytest.raises(ArtefactError, match="its manifest is that of tiny/q8_0/1"):
+        find_artefact(tmp_path, "tiny", moved.parent.name)
 
 
-def test_a_directory_without_manifest_is_damage(tmp_path: Path) -> None:
-    (tmp_path / "models" / "tiny" / "q8_0").mkdir(parents=True)
+def test_a_version_without_manifest_is_damage(tmp_path: Path) -> None:
+    (publish_tiny(tmp_path).path / "manifest.json").unlink()
     with pytest.raises(ArtefactError, match=r"it has no manifest\.json"):
         find_artefact(tmp_path, "tiny", "q8_0")
+
+
+def test_an_artefact_of_before_there_were_versions_is_told_how_to_be_rebuilt(
+    tmp_path: Path,
+) -> None:
+    published = publish_tiny(tmp_path)
+    old = tmp_path / "models" / "tiny" / "f16"
+    published.path.rename(old)
+    written = msgspec.json.decode((old / "manifest.json").read_bytes()) | {"schema_version": 1}
+    (old / "manifest.json").write_bytes(msgspec.json.encode(written))
+    with pytest.raises(ArtefactError, match=r"schema 1.*delete the directory and build the model"):
+        find_artefact(tmp_path, "tiny", "f16")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 99}, r"manifest schema 99, this version of Inflight reads 1"),
+        ({"schema_version": 99}, r"manifest schema 99, this version of Inflight reads 2"),
         ({"limits": {"max_seq_len": 1}}, r"missing required field `max_input_len`"),
         ({"size_bytes": "7"}, r"Expected `int`, got `str` - at `\$.size_bytes`"),
         ({"schema_version": None}, r"Expected `int`, got `null`"),
@@ -154,7 +163,9 @@ def test_a_damaged_artefact_does_not_hide_the_others(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published = publish_tiny(tmp_path)
-    (tmp_path / "models" / "tiny" / "broken").mkdir()
+    broken = tmp_path / "models" / "tiny" / "broken"
+    broken.mkdir()
+    (broken / "current").symlink_to("1")
     with caplog.at_level(logging.WARNING):
         assert list_artefacts(tmp_path) == [published]
         assert list_artefacts(tmp_path) == [published]

@@ -8,9 +8,10 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import dequantize
 
+from build_engines.cpu_recipe import estimated_bytes
 from build_engines.errors import ConversionError
 from build_engines.gguf_file import field, open_gguf
-from build_engines.gguf_requant import estimated_bytes, requantize
+from build_engines.gguf_requant import requantize
 
 Weights = npt.NDArray[np.float32]
 

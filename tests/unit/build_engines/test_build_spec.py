@@ -21,7 +21,8 @@ def write_spec(directory: Path, text: str, name: str = "smollm2-135m-instruct") 
 @pytest.mark.parametrize("name", spec_names())
 def test_every_spec_that_is_shipped_is_valid(name: str) -> None:
     spec = load_spec(name)
-    assert spec.choose(None) == spec.default_variant
+    assert spec.name == name
+    assert spec.default_variant in spec.variants
     assert buildable_variants(name) == list(spec.variants)
 
 
@@ -42,13 +43,12 @@ def test_an_unknown_model_names_the_models_there_are() -> None:
 
 def test_an_unknown_variant_names_the_variants_there_are() -> None:
     with pytest.raises(SpecError, match="no variant q3: choose one of f16, q8_0, q4_0"):
-        load_spec("smollm2-135m-instruct").choose("q3")
+        load_spec("smollm2-135m-instruct").variant("q3")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("max_seq_len = 8192", "", "missing required field `max_seq_len`"),
         ("max_seq_len = 8192", "max_seq_len = 0", r"`int` >= 1 - at `max_seq_len`"),
         ("max_seq_len = 8192", 'max_seq_len = "8k"', r"got `str` - at `max_seq_len`"),
         ("max_seq_len = 8192", "max_seqlen = 8192", "max_seq"),
@@ -61,8 +61,10 @@ def test_an_unknown_variant_names_the_variants_there_are() -> None:
         ),
         ('default_variant = "q8_0"', 'default_variant = "q1"', "q1 is not among its variants"),
         ("[variants.f16]", '[variants."../f16"]', "cannot be the name of a model or a variant"),
-        ('name = "smollm2', 'name = "smollm3', "the file's name says smollm2-135m-instruct"),
         ("[source]", "[source", "not TOML"),
+        ("package = ", 'path = "x"\npackage = ', "exactly one of hf, package and path"),
+        ("package = ", "hf = ", "with hf has no sha256, version"),
+        ("[variants.q8_0]", "[variants.best]", r"variants.best.quantization is missing"),
     ],
 )
 def test_a_bad_spec_is_refused_with_its_file_and_key(

@@ -11,8 +11,10 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.cpu.batcher import Batcher, BatcherLimits
-from triton_models.cpu.model import Span, nothing
+from triton_models.batching.backend import nothing
+from triton_models.batching.batcher import Batcher, BatcherLimits
+from triton_models.cpu.model import Span
+from triton_models.cpu.paged import PagedBackend
 from triton_models.request import EngineRequest, TokenEvent
 
 VOCAB_SIZE = 97
@@ -117,7 +119,7 @@ def make_batcher(model: FakeModel, **limits: int) -> Batcher:
         "max_num_tokens": 12,
         "max_queue_size": 100,
     }
-    return Batcher(model, BatcherLimits(**(values | limits)))
+    return Batcher(PagedBackend(model), BatcherLimits(**(values | limits)))
 
 
 def submit(batcher: Batcher, prompt: Seq[int], max_new_tokens: int = 8, **kw: object) -> Recorder:

@@ -19,8 +19,8 @@ from tests.unit.triton_models.fake_model import (
     make_batcher,
     submit,
 )
+from triton_models.batching.batcher import Batcher
 from triton_models.contract import FinishReason
-from triton_models.cpu.batcher import Batcher
 from triton_models.errors import EngineClosedError, PromptTooLongError, QueueFullError
 from triton_models.request import EngineRequest, Guide, SamplingParams
 
@@ -400,7 +400,7 @@ def test_preemption_loses_no_log_prob_of_a_prompt() -> None:
 
 
 def test_the_logits_of_one_step_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("triton_models.cpu.scheduler.MAX_PROMPT_ROWS", 8)
+    monkeypatch.setattr("triton_models.batching.scheduler.MAX_PROMPT_ROWS", 8)
     model = FakeModel(64)
     batcher = make_batcher(model, max_num_tokens=60)
     model.gate.clear()

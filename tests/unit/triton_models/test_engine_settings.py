@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.unit.triton_models.fake_model import FakeModel, make_batcher
 from tests.unit.triton_models.test_contract import ARTEFACT
-from triton_models.cpu.engine import EngineSettings
+from triton_models.batching.settings import EngineSettings
 from triton_models.metrics import GAUGES, gauge_values
 from triton_models.parameters import parse_parameters
 from triton_models.render import defaults, render_config

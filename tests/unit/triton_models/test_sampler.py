@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from triton_models.cpu import sampler
-from triton_models.cpu.log_probs import top_indices
-from triton_models.cpu.sequence import RequestState, Sequence
+from triton_models.batching import sampler
+from triton_models.batching.log_probs import top_indices
+from triton_models.batching.sequence import RequestState, Sequence
 from triton_models.request import EngineRequest, SamplingParams
 
 VOCAB_SIZE = 50

@@ -5,26 +5,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.triton_models.fake_model import BLOCK_SIZE
-from triton_models.cpu.blocks import BlockPool
-from triton_models.cpu.prefix_cache import PrefixCache
-from triton_models.cpu.scheduler import Chunk, Scheduler
-from triton_models.cpu.sequence import RequestState, Sequence
+from tests.unit.triton_models.fake_model import FakeModel
+from triton_models.batching.backend import Chunk
+from triton_models.batching.scheduler import Scheduler
+from triton_models.batching.sequence import RequestState, Sequence
+from triton_models.cpu.paged import PagedBackend
 from triton_models.request import EngineRequest
 
 
 def make_scheduler(
     num_blocks: int = 32, max_num_sequences: int = 4, max_num_tokens: int = 12
-) -> tuple[Scheduler, BlockPool]:
-    pool = BlockPool(num_blocks)
+) -> tuple[Scheduler, PagedBackend]:
+    backend = PagedBackend(FakeModel(num_blocks))
     scheduler = Scheduler(
-        pool,
-        PrefixCache(pool, BLOCK_SIZE),
-        BLOCK_SIZE,
-        max_num_sequences=max_num_sequences,
-        max_num_tokens=max_num_tokens,
+        backend, max_num_sequences=max_num_sequences, max_num_tokens=max_num_tokens
     )
-    return scheduler, pool
+    return scheduler, backend
 
 
 def make_sequence(num_prompt_tokens: int, first_token: int = 0, priority: int = 0) -> Sequence:
@@ -98,7 +94,7 @@ def test_the_batch_has_a_bound() -> None:
 
 
 def test_the_newest_gives_way_when_blocks_run_out_and_comes_back_first() -> None:
-    scheduler, pool = make_scheduler(num_blocks=4)
+    scheduler, backend = make_scheduler(num_blocks=4)
     old, new, late = make_sequence(4, 1), make_sequence(4, 2), make_sequence(4, 3)
     scheduler.add(old)
     scheduler.add(new)
@@ -108,7 +104,7 @@ def test_the_newest_gives_way_when_blocks_run_out_and_comes_back_first() -> None
         run_step(scheduler)
     assert scheduler.running == [old]
     assert list(scheduler.waiting) == [new, late]
-    assert new.blocks == []
+    assert backend.num_free_blocks == 1  # old has the other three
     assert new.num_computed == 0
     assert new.num_output_tokens > 0
     scheduler.remove(old)
@@ -116,7 +112,7 @@ def test_the_newest_gives_way_when_blocks_run_out_and_comes_back_first() -> None
     assert scheduler.running[0] is new
     scheduler.remove(new)
     scheduler.remove(late)
-    assert pool.num_used == 0
+    assert backend.num_free_blocks == backend.num_blocks
 
 
 def test_the_queue_is_in_the_order_of_priority_and_then_of_arrival() -> None:
@@ -177,14 +173,14 @@ def test_a_preempted_sequence_finds_its_own_blocks_again() -> None:
 
 
 def test_a_removed_sequence_leaves_no_block_in_use() -> None:
-    scheduler, pool = make_scheduler()
+    scheduler, backend = make_scheduler()
     running, waiting = make_sequence(20, 1), make_sequence(3, 2)
     scheduler.add(running)
     run_step(scheduler)
     scheduler.add(waiting)
     scheduler.remove(running)
     scheduler.remove(waiting)
-    assert pool.num_used == 0
+    assert backend.num_free_blocks == backend.num_blocks
     assert scheduler.schedule() == []
 
 

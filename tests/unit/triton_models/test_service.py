@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tests.unit.triton_models.fake_model import FakeModel, greedy_continuation, make_batcher
 from tests.unit.triton_models.test_wire import tensors
-from triton_models.cpu.batcher import Batcher
+from triton_models.batching.batcher import Batcher
 from triton_models.errors import InvalidArgumentError
 from triton_models.request import Guide
 from triton_models.service import Service

@@ -1,94 +1,16 @@
 """Triton's Python backend speaks to the CPU engine through this file; all else is in the package.
 
 Runs in the backend's stub, which takes the first `python3` of the PATH: the environment's own,
-where the project is importable. The stub gives `triton_python_backend_utils`.
+where the project is importable.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import threading
-from typing import Any
-
-import triton_python_backend_utils as pb_utils
-
-from triton_models.cpu.engine import EngineSettings, load_batcher, load_guides
-from triton_models.metrics import GAUGES, gauge_values
-from triton_models.parameters import parse_parameters
-from triton_models.service import Service
-from triton_models.triton_channel import TritonChannel
-
-logger = logging.getLogger(__name__)
+from triton_models.cpu.engine import load_batcher
+from triton_models.triton_model import BatchingModel
 
 
-class MetricsReporter:
-    """Publishes the batcher's figures as gauges of Triton's metrics endpoint, when they change."""
-
-    def __init__(self, labels: dict[str, str], period_s: float) -> None:
-        self._period_s = period_s
-        self._last: dict[tuple[str, str], float] = {}
-        self._gauges = {}
-        self._families = []
-        for family, (description, label, values) in GAUGES.items():
-            metric_family = pb_utils.MetricFamily(
-                name=family, description=description, kind=pb_utils.MetricFamily.GAUGE
-            )
-            self._families.append(metric_family)
-            for value in values:
-                self._gauges[family, value] = metric_family.Metric(labels={label: value, **labels})
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, batcher: Any) -> None:
-        """Reports until `close`."""
-        self._thread = threading.Thread(target=self._run, args=(batcher,), name="metrics")
-        self._thread.daemon = True
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stops reporting."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, batcher: Any) -> None:
-        while not self._closing.wait(self._period_s):
-            for key, value in gauge_values(batcher.stats()).items():
-                if self._last.get(key) != value:
-                    self._gauges[key].set(value)
-                    self._last[key] = value
-
-
-class TritonPythonModel:
+class TritonPythonModel(BatchingModel):
     """What Triton calls."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Loads the artefact that the parameters name."""
-        config = json.loads(args["model_config"])
-        parameters = {k: v["string_value"] for k, v in config["parameters"].items()}
-        settings = parse_parameters(EngineSettings, parameters)
-        batcher = load_batcher(settings)
-        self._service = Service(
-            batcher,
-            load_guides(settings),
-            settings.vocab_size,
-            exclude_input_in_output=settings.exclude_input_in_output,
-            cancellation_check_period_s=settings.cancellation_check_period_ms / 1000,
-        )
-        labels = {"model": args["model_name"], "version": args["model_version"]}
-        self._metrics = MetricsReporter(labels, settings.stats_check_period_ms / 1000)
-        self._metrics.start(batcher)
-
-    def execute(self, requests: list[Any]) -> None:
-        """Hands the requests on; the inputs are only valid in here."""
-        for request in requests:
-            tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            requested = frozenset(request.requested_output_names())
-            channel = TritonChannel(request.get_response_sender(), requested)
-            self._service.handle(request.request_id(), tensors, channel)
-
-    def finalize(self) -> None:
-        """Ends what still runs."""
-        self._service.close()
-        self._metrics.close()
+    load = load_batcher

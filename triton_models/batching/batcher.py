@@ -10,20 +10,17 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from triton_models.batching import sampler
+from triton_models.batching.backend import Backend, Chunk
+from triton_models.batching.log_probs import PromptLogProbsCollector
+from triton_models.batching.sampler import Sampled
+from triton_models.batching.scheduler import Scheduler
+from triton_models.batching.sequence import RequestState, Sequence
 from triton_models.contract import FinishReason
-from triton_models.cpu import sampler
-from triton_models.cpu.blocks import BlockPool
-from triton_models.cpu.log_probs import PromptLogProbsCollector
-from triton_models.cpu.model import Model, Span
-from triton_models.cpu.prefix_cache import PrefixCache
-from triton_models.cpu.sampler import Sampled
-from triton_models.cpu.scheduler import Chunk, Scheduler
-from triton_models.cpu.sequence import RequestState, Sequence
 from triton_models.errors import EngineClosedError, PromptTooLongError, QueueFullError
 from triton_models.request import EngineRequest, PromptLogProbs, TokenEvent
 
@@ -59,23 +56,17 @@ class BatcherStats:
 
 
 class Batcher:
-    """Runs requests on a model, together."""
+    """Runs requests on a backend, together; `close` closes that too."""
 
-    def __init__(
-        self, model: Model, limits: BatcherLimits, *, enable_prefix_cache: bool = True
-    ) -> None:
-        self._model = model
+    def __init__(self, backend: Backend, limits: BatcherLimits) -> None:
+        self._backend = backend
         self._limits = limits
         # the last generated token needs no room: nothing is computed from it
-        capacity = model.num_blocks * model.block_size + 1
+        capacity = backend.num_blocks * backend.block_size + 1
         self.max_seq_len = min(limits.max_seq_len, capacity)
         self.max_input_len = min(limits.max_input_len, self.max_seq_len - 1)
-        self._pool = BlockPool(model.num_blocks)
-        cache = PrefixCache(self._pool, model.block_size, enabled=enable_prefix_cache)
         self._scheduler = Scheduler(
-            self._pool,
-            cache,
-            model.block_size,
+            backend,
             max_num_sequences=limits.max_num_sequences,
             max_num_tokens=limits.max_num_tokens,
         )
@@ -123,10 +114,11 @@ class Batcher:
             self._is_closed = True
         self._inbox.put(None)
         self._thread.join()
+        self._backend.close()
 
     def stats(self) -> BatcherStats:
         """Figures of this moment."""
-        num_free = self._pool.num_available
+        num_free = self._backend.num_free_blocks
         num_running = len(self._scheduler.running)
         num_waiting = len(self._scheduler.waiting)
         return BatcherStats(
@@ -134,10 +126,10 @@ class Batcher:
             num_scheduled=num_running,
             num_waiting=num_waiting,
             max_num_sequences=self._limits.max_num_sequences,
-            max_blocks=self._pool.num_blocks,
+            max_blocks=self._backend.num_blocks,
             free_blocks=num_free,
-            used_blocks=self._pool.num_blocks - num_free,
-            tokens_per_block=self._model.block_size,
+            used_blocks=self._backend.num_blocks - num_free,
+            tokens_per_block=self._backend.block_size,
             reused_blocks=self._num_reused_blocks,
             num_steps=self._num_steps,
             num_preemptions=self._scheduler.num_preemptions,
@@ -207,9 +199,7 @@ class Batcher:
         self._scheduler.add(state.sequences[0])
 
     def _step(self, chunks: list[Chunk]) -> None:
-        size = self._model.block_size
-        spans = [span for chunk in chunks for span in _spans(chunk, size)]
-        logits = self._model.forward(spans, self._deliver)
+        logits = self._backend.forward(chunks, self._deliver)
         self._num_steps += 1
         for chunk in chunks:
             self._scheduler.commit(chunk)
@@ -268,7 +258,7 @@ class Batcher:
             return
         sequence.token_ids.append(token_id)
         sequence.cum_log_prob += sampled.log_prob
-        sampler.count_token(sequence, token_id, self._model.vocab_size)
+        sampler.count_token(sequence, token_id, self._backend.vocab_size)
         if sequence.guide is not None:
             sequence.guide.accept(token_id)
         reason = _finish_reason(sequence)
@@ -282,7 +272,7 @@ class Batcher:
         self._finish(sequence, FinishReason.LENGTH)
 
     def _begin_output(self, sequence: Sequence, now_ns: int) -> None:
-        """The prompt is computed: its blocks can be shared by the request's other sequences."""
+        """The prompt is computed: it can be shared by the request's other sequences."""
         sequence.first_token_time_ns = now_ns
         self._num_reused_blocks += sequence.num_reused_blocks
         state = sequence.state
@@ -310,7 +300,7 @@ class Batcher:
     def _finish(
         self, sequence: Sequence, reason: FinishReason, sampled: Sampled | None = None
     ) -> None:
-        """Frees the sequence's blocks and reports its end, with the last token if there is one."""
+        """Frees the sequence's memory and reports its end, with the last token if there is one."""
         state = sequence.state
         sequence.is_finished = True
         state.num_unfinished -= 1
@@ -365,28 +355,6 @@ class Batcher:
         state.is_queued = False
         with self._lock:
             self._num_queued -= 1
-
-
-def _spans(chunk: Chunk, block_size: int) -> list[Span]:
-    """A chunk as the model takes it.
-
-    Generated tokens stand alone, as when they were generated: a sequence that was preempted then
-    gets back the same keys and values to the last bit.
-    """
-    sequence = chunk.sequence
-    num_prompt_tokens = sequence.num_prompt_tokens
-    bounds = list(range(max(chunk.start, num_prompt_tokens), chunk.end + 1))
-    if chunk.start < num_prompt_tokens:
-        bounds = [chunk.start, min(chunk.end, num_prompt_tokens), *bounds[1:]]
-    return [
-        Span(
-            token_ids=sequence.token_ids[start:end],
-            start=start,
-            block_ids=sequence.blocks[: -(-end // block_size)],
-            num_rows=chunk.num_rows if end == chunk.end else 0,
-        )
-        for start, end in pairwise(bounds)
-    ]
 
 
 def _tell_prompt_log_probs(sequence: Sequence) -> PromptLogProbs | None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.cpu.log_probs import Logits, log_sum_exp, top_indices
-from triton_models.cpu.sequence import Sequence
+from triton_models.batching.log_probs import Logits, log_sum_exp, top_indices
+from triton_models.batching.sequence import Sequence
 from triton_models.request import SamplingParams
 
 # probabilities, relative to the largest, at which to look for the tokens that top-k or top-p keep;

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from triton_models.cpu.log_probs import PromptLogProbsCollector
-from triton_models.cpu.prefix_cache import ROOT
+from triton_models.batching.log_probs import PromptLogProbsCollector
 from triton_models.request import EngineRequest, Guide, SequenceStats
 
 
@@ -28,7 +27,7 @@ class RequestState:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Tokens, blocks and random state. Preemption drops the blocks and keeps the rest."""
+    """Tokens and random state. Preemption drops what is computed and keeps the rest."""
 
     state: RequestState
     index: int
@@ -38,10 +37,7 @@ class Sequence:
     rng: np.random.Generator
     guide: Guide | None
     prompt_log_probs: PromptLogProbsCollector | None = None  # until they are told
-    blocks: list[int] = field(default_factory=list)
-    num_computed: int = 0  # tokens whose keys and values are in `blocks`
-    num_published: int = 0  # of `blocks`, offered to the prefix cache
-    node: int = ROOT  # of the last published block
+    num_computed: int = 0  # tokens whose keys and values the backend has
     token_counts: NDArray[np.int32] | None = None  # [vocab], of the output; only with penalties
     seen: NDArray[np.bool_] | None = None  # [vocab], prompt and output; only with penalties
     cum_log_prob: float = 0.0

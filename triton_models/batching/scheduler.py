@@ -1,19 +1,17 @@
 """Chooses what each step computes: decodes first, then chunks of prompts, in the sequences' order.
 
-Gives out blocks, and takes them back from the last in that order when they run out (preemption by
-recompute). Knows nothing about logits, events or threads.
+Takes memory back from the last in that order when it runs out (preemption by recompute). Knows
+nothing about logits, events or threads, nor how the memory is cut up.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import insort
-from dataclasses import dataclass
 from operator import attrgetter
 
-from triton_models.cpu.blocks import BlockPool
-from triton_models.cpu.prefix_cache import PrefixCache, PrefixMatch, root_of
-from triton_models.cpu.sequence import Sequence
+from triton_models.batching.backend import Backend, Chunk
+from triton_models.batching.sequence import Sequence
 
 # a chunk of a prompt has at least two tokens and leaves none or at least two
 _MIN_PROMPT_BUDGET = 4
@@ -24,51 +22,21 @@ MAX_PROMPT_ROWS = 256
 _order = attrgetter("order")
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Tokens [start, end) of a sequence, to be computed in one step."""
-
-    sequence: Sequence
-    start: int
-    end: int
-    num_prompt_rows: int = 0  # of logits for the prompt's own log-probs; not the sampled one
-
-    @property
-    def is_sampled(self) -> bool:
-        """Whether the chunk reaches the last token, so that its logits give the next one."""
-        return self.end == len(self.sequence.token_ids)
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of logits wanted, of its last tokens."""
-        return self.num_prompt_rows + self.is_sampled
-
-
 class Scheduler:
-    """Waiting and running sequences over one pool of blocks. Not thread-safe.
+    """Waiting and running sequences over one backend's memory. Not thread-safe.
 
-    Both are kept in the order of priority and age. Blocks are only ever taken from later sequences,
+    Both are kept in the order of priority and age. Memory is only ever taken from later sequences,
     so the first always goes on, and one alone always fits (the batcher refuses what never could):
     only requests of a better priority can make a sequence wait for ever.
     """
 
-    def __init__(
-        self,
-        pool: BlockPool,
-        cache: PrefixCache,
-        block_size: int,
-        *,
-        max_num_sequences: int,
-        max_num_tokens: int,
-    ) -> None:
+    def __init__(self, backend: Backend, *, max_num_sequences: int, max_num_tokens: int) -> None:
         if max_num_tokens < max_num_sequences + _MIN_PROMPT_BUDGET:
             raise ValueError("a step must have room for a token of every sequence and a prompt")
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
         self.num_preemptions = 0
-        self._pool = pool
-        self._cache = cache
-        self._block_size = block_size
+        self._backend = backend
         self._max_num_sequences = max_num_sequences
         self._max_num_tokens = max_num_tokens
 
@@ -77,7 +45,7 @@ class Scheduler:
         insort(self.waiting, sequence, key=_order)
 
     def remove(self, sequence: Sequence) -> None:
-        """Takes a finished or cancelled sequence out, wherever it is, and frees its blocks."""
+        """Takes a finished or cancelled sequence out, wherever it is, and frees its memory."""
         if sequence in self.running:
             self.running.remove(sequence)
         elif sequence in self.waiting:
@@ -104,18 +72,9 @@ class Scheduler:
         return chunks
 
     def commit(self, chunk: Chunk) -> None:
-        """Notes that a chunk was computed and offers its full blocks to the prefix cache."""
-        sequence = chunk.sequence
-        sequence.num_computed = chunk.end
-        size = self._block_size
-        while (sequence.num_published + 1) * size <= sequence.num_computed:
-            index = sequence.num_published
-            sequence.node = self._cache.publish(
-                sequence.node,
-                sequence.token_ids[index * size : (index + 1) * size],
-                sequence.blocks[index],
-            )
-            sequence.num_published += 1
+        """Notes that a chunk was computed."""
+        chunk.sequence.num_computed = chunk.end
+        self._backend.commit(chunk.sequence)
 
     def _add_chunk(self, chunks: list[Chunk], sequence: Sequence, budget: int) -> int:
         """Adds what fits of a prompt; returns the number of tokens.
@@ -139,27 +98,18 @@ class Scheduler:
         return num_tokens
 
     def _make_room(self) -> bool:
-        """Gives every running sequence the blocks for its tokens; true if that cost another its
+        """Gives every running sequence the room for its tokens; true if that cost another its
         place."""
         has_preempted = False
         index = 0
         while index < len(self.running):
             sequence = self.running[index]
-            while not self._grow(sequence):
+            while not self._backend.grow(sequence):
                 has_preempted = True
                 if self._preempt_last() is sequence:
                     break
             index += 1
         return has_preempted
-
-    def _grow(self, sequence: Sequence) -> bool:
-        while len(sequence.blocks) * self._block_size < len(sequence.token_ids):
-            block = self._pool.allocate()
-            if block is None:
-                return False
-            sequence.blocks.append(block)
-            sequence.num_new_blocks += 1
-        return True
 
     def _preempt_last(self) -> Sequence:
         sequence = self.running.pop()
@@ -169,44 +119,20 @@ class Scheduler:
         return sequence
 
     def _admit_next(self) -> Sequence | None:
-        """Moves the head of the queue into the batch, with blocks for all its tokens."""
+        """Moves the head of the queue into the batch, with room for all its tokens."""
         if not self.waiting or len(self.running) >= self._max_num_sequences:
             return None
         sequence = self.waiting[0]
-        found = self._match(sequence)
-        num_missing = -(-len(sequence.token_ids) // self._block_size) - len(found.blocks)
-        # one spare block for each running sequence: else this one would soon be preempted again
-        if self.running and num_missing + len(self.running) > self._pool.num_available:
-            for block in reversed(found.blocks):
-                self._pool.release(block)
+        if not self._backend.admit(sequence, num_running=len(self.running)):
             return None
         self.waiting.pop(0)
         insort(self.running, sequence, key=_order)
-        sequence.blocks = found.blocks
-        sequence.node = found.node
-        sequence.num_published = len(found.blocks)
-        sequence.num_computed = len(found.blocks) * self._block_size
         if not sequence.first_scheduled_time_ns:
             sequence.first_scheduled_time_ns = time.monotonic_ns()
             sequence.num_cached_tokens = sequence.num_computed
-            sequence.num_reused_blocks = len(found.blocks)
-        has_blocks = self._grow(sequence)
-        assert has_blocks, "a sequence alone must fit"
+            sequence.num_reused_blocks = sequence.num_computed // self._backend.block_size
         return sequence
 
-    def _match(self, sequence: Sequence) -> PrefixMatch:
-        root = root_of(sequence.state.request.cache_salt)
-        if sequence.prompt_log_probs is not None:
-            return PrefixMatch([], root)  # the logits behind every token are wanted
-        return self._cache.match(
-            sequence.token_ids, not_up_to=sequence.num_prompt_tokens - 1, root=root
-        )
-
     def _free(self, sequence: Sequence) -> None:
-        # last block first: idle blocks are taken oldest first, and a block is no longer findable
-        # without the ones before it
-        for block in reversed(sequence.blocks):
-            self._pool.release(block)
-        sequence.blocks = []
-        sequence.num_published = 0
+        self._backend.free(sequence)
         sequence.num_computed = 0

@@ -1,0 +1,297 @@
+"""What a TensorRT engine is built for: a variant with every choice made and checked.
+
+The defaults are ours: the tools' own (max_input_len 1024, max_batch_size 2048) fit few models.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from build_engines.architecture import Architecture
+from build_engines.choices import check_choice
+from build_engines.errors import ChoiceError
+from build_engines.family import EngineFlow, Family
+from build_engines.gpus import Gpu
+from build_engines.variants import Lora, Speculative, Variant
+
+DEFAULT_BATCH_SIZE = 64
+DEFAULT_NUM_TOKENS = 8192
+DEFAULT_LOOKAHEAD = (7, 7, 7)  # examples/lookahead/README.md
+DEFAULT_DRAFT_LEN = 10
+MAX_TREE_LEN = 63
+# The tree of guesses that upstream's READMEs of Medusa and EAGLE use (mc_sim_7b_63).
+_TREE_PATHS = (
+    "0 0.0 1 0.1 2 0.0.0 1.0 0.2 3 0.3 4 0.4 2.0 0.5 0.0.1 5 0.6 6 0.7 0.1.0 1.1 7 0.8 0.0.2 "
+    "3.0 0.9 8 9 1.0.0 0.2.0 1.2 0.0.3 4.0 2.1 0.0.4 0.0.5 0.0.0.0 0.1.1 0.0.6 0.3.0 5.0 1.3 "
+    "0.0.7 0.0.8 0.0.9 6.0 0.4.0 1.4 7.0 0.1.2 2.0.0 3.1 2.2 8.0 0.5.0 1.5 1.0.1 0.2.1 9.0 "
+    "0.6.0 0.0.0.1 1.6 0.7.0"
+)
+DEFAULT_TREE = tuple(tuple(map(int, path.split("."))) for path in _TREE_PATHS.split())
+_BUILD_MODES = {
+    "draft_target": "draft_tokens_external",
+    "lookahead": "lookahead_decoding",
+    "medusa": "medusa",
+    "eagle": "eagle",
+}
+_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+_CALIBRATED = ("fp8", "int8_sq", "int4_awq", "w4a8_awq", "nvfp4")
+# Names of `--lora_target_modules` (tensorrt_llm/lora_manager.py, LORA_MODULE_IDS).
+LORA_MODULES = ("attn_qkv", "attn_q", "attn_k", "attn_v", "attn_dense", "mlp_h_to_4h",
+                "mlp_4h_to_h", "mlp_gate", "mlp_gate_up", "moe_h_to_4h", "moe_4h_to_h", "moe_gate",
+                "moe_router", "mlp_router")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """Upper bounds that are compiled into an engine."""
+
+    max_batch_size: int  # requests in flight
+    max_input_len: int  # tokens of a prompt
+    max_seq_len: int  # tokens of a prompt and its output
+    max_num_tokens: int  # tokens of a step, over all requests
+    max_beam_width: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafting:
+    """How tokens are guessed ahead, with the mode's defaults filled in."""
+
+    mode: str  # draft_target, lookahead, medusa, eagle
+    max_draft_len: int
+    draft_model: str | None = None
+    num_heads: int = 0  # Medusa's
+    tree: tuple[tuple[int, ...], ...] = ()  # of Medusa and EAGLE
+    lookahead: tuple[int, int, int] | None = None  # window, n-gram, verification set
+
+    @property
+    def build_mode(self) -> str:
+        """Value of trtllm-build's --speculative_decoding_mode."""
+        return _BUILD_MODES[self.mode]
+
+    @property
+    def has_own_script(self) -> bool:
+        """Whether the draft's weights become part of the engine."""
+        return self.mode in ("medusa", "eagle")
+
+    @property
+    def depth(self) -> int:
+        """Tokens of the longest guess."""
+        return max(map(len, self.tree), default=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """All that the command lines follow from, places left out."""
+
+    quantization: str
+    kv_cache: str
+    dtype: str  # of what is not quantized
+    tp_size: int
+    pp_size: int
+    ep_size: int
+    limits: EngineLimits
+    lora: Lora | None = None
+    drafting: Drafting | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Processes, and GPUs, that the engine runs on."""
+        return self.tp_size * self.pp_size
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether quantize.py makes the checkpoint, from calibration data."""
+        return self.quantization in _CALIBRATED or self.kv_cache != "auto"
+
+    @property
+    def has_paged_context(self) -> bool:
+        """Whether prefixes can be shared and long prompts cut into chunks.
+
+        Its kernels read no int8 KV cache, and an FP8 one only beside FP8 weights
+        (cpp/tensorrt_llm/common/attentionOp.cpp, "Paged Context FMHA doesn't work with ...").
+        """
+        if self.kv_cache == "fp8":
+            return self.quantization == "fp8"
+        return self.kv_cache != "int8"
+
+
+def engine_options(
+    family: Family,
+    variant: Variant,
+    architecture: Architecture,
+    max_seq_len: int | None,
+    gpu: Gpu | None = None,
+) -> EngineOptions:
+    """Fills in what the variant leaves open. Raises ChoiceError for what cannot be built.
+
+    `max_seq_len`: the variant's or the spec's; None: what the model was trained for.
+    """
+    check_choice(family, variant, gpu, architecture)
+    flow = family.engine
+    assert flow is not None  # checked
+    options = EngineOptions(
+        quantization=variant.quantization,
+        kv_cache=variant.kv_cache,
+        dtype=_dtype(flow, variant.quantization),
+        tp_size=variant.tp_size,
+        pp_size=variant.pp_size,
+        ep_size=variant.ep_size,
+        limits=_limits(family, variant, architecture, max_seq_len),
+        lora=variant.lora,
+        drafting=None if variant.speculative is None else _drafting(variant.speculative),
+    )
+    _check_experts(options)
+    _check_lora(options)
+    if options.drafting is not None:
+        _check_drafting(family, flow, options, options.drafting)
+    return options
+
+
+def _dtype(flow: EngineFlow, quantization: str) -> str:
+    if flow.is_gemma and quantization == "int8_sq":
+        return "float16"  # "For SmoothQuant, TRT-LLM only supports FP16 higher precision now"
+    return _DTYPES.get(quantization, flow.dtype)
+
+
+def _limits(
+    family: Family, variant: Variant, arch: Architecture, max_seq_len: int | None
+) -> EngineLimits:
+    assert family.engine is not None
+    longest = min(arch.max_position_embeddings, family.engine.max_seq_len or 1 << 31)
+    chosen = max_seq_len or longest
+    if chosen > longest:
+        raise ChoiceError(
+            f"max_seq_len is {chosen}, engines of {family.name} go to {longest} for this model"
+            f"{_because(family)}: set max_seq_len to {longest} or less"
+        )
+    given = variant.limits
+    input_len = given.max_input_len or chosen - 1  # one token must fit behind the prompt
+    if input_len >= chosen:
+        raise ChoiceError(
+            f"max_input_len is {input_len}, of max_seq_len {chosen}: no token would fit behind it; "
+            f"set it to {chosen - 1} or less"
+        )
+    tokens = given.max_num_tokens or DEFAULT_NUM_TOKENS
+    if given.max_num_tokens is None and not _can_chunk(variant):
+        tokens = max(tokens, input_len)  # a prompt goes through in one step
+    if tokens < input_len and not _can_chunk(variant):
+        raise ChoiceError(
+            f"max_num_tokens is {tokens}, less than max_input_len {input_len}, and this engine "
+            "cannot cut prompts into chunks: raise the former or lower the latter"
+        )
+    return EngineLimits(
+        max_batch_size=given.max_batch_size or DEFAULT_BATCH_SIZE,
+        max_input_len=input_len,
+        max_seq_len=chosen,
+        max_num_tokens=tokens,
+    )
+
+
+def _because(family: Family) -> str:
+    return f" ({family.notes[0]})" if family.engine and family.engine.max_seq_len else ""
+
+
+def _can_chunk(variant: Variant) -> bool:
+    has_tree = variant.speculative is not None and variant.speculative.mode in ("medusa", "eagle")
+    is_paged = variant.kv_cache == "auto" or (variant.kv_cache, variant.quantization) == (
+        "fp8",
+        "fp8",
+    )
+    return is_paged and not has_tree
+
+
+def _drafting(given: Speculative) -> Drafting:
+    if given.mode == "lookahead":
+        return _lookahead(given)
+    if given.mode == "draft_target":
+        return Drafting(
+            mode=given.mode,
+            max_draft_len=given.max_draft_len or DEFAULT_DRAFT_LEN,
+            draft_model=given.draft_model,
+        )
+    tree = tuple(map(tuple, given.choices)) if given.choices else DEFAULT_TREE
+    return Drafting(
+        mode=given.mode,
+        max_draft_len=given.max_draft_len or max(len(tree), MAX_TREE_LEN),
+        draft_model=given.draft_model,
+        num_heads=given.num_heads or max(map(len, tree)),
+        tree=tree,
+    )
+
+
+def _lookahead(given: Speculative) -> Drafting:
+    window, ngram, verified = (
+        chosen or default
+        for chosen, default in zip(
+            (given.window_size, given.ngram_size, given.verification_set_size),
+            DEFAULT_LOOKAHEAD,
+            strict=True,
+        )
+    )
+    length = lookahead_draft_len(window, ngram, verified)
+    if given.max_draft_len not in (None, length):
+        raise ChoiceError(
+            f"max_draft_len is {given.max_draft_len}, but lookahead with ({window}, {ngram}, "
+            f"{verified}) needs exactly {length}: leave it out"
+        )
+    return Drafting(mode="lookahead", max_draft_len=length, lookahead=(window, ngram, verified))
+
+
+def lookahead_draft_len(window: int, ngram: int, verified: int) -> int:
+    """Draft tokens of a step (examples/lookahead/README.md; arXiv:2402.02057)."""
+    return (0 if ngram == 1 else ngram - 2) + (window - 1 + verified) * (ngram - 1)
+
+
+def _check_experts(options: EngineOptions) -> None:
+    if options.ep_size > 1 and options.is_calibrated:
+        raise ChoiceError(
+            "quantize.py cannot put experts on GPUs of their own: leave ep_size out, or choose "
+            "fp16, bf16, int8_wo or int4_wo with kv_cache auto"
+        )
+
+
+def _check_lora(options: EngineOptions) -> None:
+    if options.lora is None:
+        return
+    unknown = [name for name in options.lora.target_modules if name not in LORA_MODULES]
+    if unknown:
+        raise ChoiceError(
+            f"lora.target_modules has {', '.join(unknown)}: choose among {', '.join(LORA_MODULES)}"
+        )
+    if not options.lora.target_modules and not options.lora.adapters:
+        raise ChoiceError(
+            "an engine for LoRA must know its modules: give lora.target_modules or an adapter"
+        )
+
+
+def _check_drafting(
+    family: Family, flow: EngineFlow, options: EngineOptions, drafting: Drafting
+) -> None:
+    mode = drafting.mode
+    if mode not in flow.speculative:
+        able = ", ".join(sorted(flow.speculative))
+        raise ChoiceError(f"upstream has no {mode} engines of {family.name}: choose {able}")
+    if mode != "lookahead" and drafting.draft_model is None:
+        raise ChoiceError(f"speculative decoding by {mode} needs speculative.draft_model")
+    if options.pp_size > 1:
+        raise ChoiceError(
+            f"speculative decoding by {mode} does not go with pipeline parallelism: set pp_size "
+            f"to 1 and tp_size to {options.world_size}"
+        )
+    if not drafting.has_own_script:
+        return
+    if options.is_calibrated or options.quantization not in ("fp16", "bf16"):
+        raise ChoiceError(
+            f"{mode} engines are built in fp16 or bf16 with kv_cache auto only: choose these, or "
+            "draft_target or lookahead"
+        )
+    if len(drafting.tree) > drafting.max_draft_len:
+        raise ChoiceError(
+            f"speculative.choices has {len(drafting.tree)} guesses, max_draft_len is "
+            f"{drafting.max_draft_len}: raise it or cut the tree"
+        )
+    if mode == "medusa" and drafting.depth > drafting.num_heads:
+        raise ChoiceError(
+            f"speculative.choices guesses {drafting.depth} tokens ahead, with num_heads "
+            f"{drafting.num_heads}: give at least as many heads"
+        )

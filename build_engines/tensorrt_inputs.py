@@ -1,0 +1,115 @@
+"""What a TensorRT engine is made from beside the checkpoint: texts, adapters, a draft's weights.
+
+Everything is a folder of this machine: the tools that read them have no network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from build_engines.engine_options import EngineOptions
+from build_engines.errors import ChoiceError
+from build_engines.recipe import Order
+from build_engines.source import CHECKPOINT_DIR
+from build_engines.tensorrt_commands import Places
+from build_engines.toolchain import ToolSettings
+
+_TEXTS = (".json", ".jsonl", ".parquet", ".csv", ".txt", ".arrow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInputs:
+    """The folders that the tools read. `checkpoint` is None while it is not fetched."""
+
+    checkpoint: Path | None
+    calibration: Path | None = None
+    adapters: tuple[Path, ...] = ()
+    draft: Path | None = None
+
+    @classmethod
+    def of(cls, order: Order, options: EngineOptions, settings: ToolSettings) -> EngineInputs:
+        """Raises ChoiceError for a folder that is needed and not there."""
+        return cls(
+            checkpoint=order.fetched,
+            calibration=_calibration(options, settings),
+            adapters=_adapters(options),
+            draft=_draft(options),
+        )
+
+    @property
+    def symbolic(self) -> Places:
+        """The same names wherever the folders are: what a stage's hash is made of."""
+        return Places(
+            examples=PurePath("examples"),
+            checkpoint=PurePath("checkpoint"),
+            calibration=None if self.calibration is None else PurePath("calibration"),
+            adapters=tuple(PurePath(f"adapter{i}") for i in range(len(self.adapters))),
+            draft=None if self.draft is None else PurePath("draft"),
+        )
+
+    @property
+    def state(self) -> list[list[str | int]]:
+        """What tells that the folders have not changed, the checkpoint left out."""
+        folders = [self.calibration, *self.adapters, self.draft]
+        return [
+            [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+            for folder in folders
+            if folder is not None
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+
+    def places(self, examples: PurePath, root: Path) -> Places:
+        """Where everything is. `root` is the build's folder, in which the checkpoint will be."""
+        return Places(
+            examples=examples,
+            checkpoint=self.checkpoint or root / "fetch" / CHECKPOINT_DIR,
+            calibration=self.calibration,
+            adapters=self.adapters,
+            draft=self.draft,
+        )
+
+
+def _calibration(options: EngineOptions, settings: ToolSettings) -> Path | None:
+    if not options.is_calibrated:
+        return None
+    what = options.quantization if options.kv_cache == "auto" else f"kv_cache {options.kv_cache}"
+    folder = settings.calibration
+    if folder is None:
+        raise ChoiceError(
+            f"{what} is calibrated with texts like those that will be asked: name a folder with "
+            'train.jsonl, lines of {"text": "..."}, in INFLIGHT_CALIBRATION_DATA'
+        )
+    if not folder.is_dir() or not any(path.suffix in _TEXTS for path in folder.rglob("*")):
+        raise ChoiceError(
+            f"INFLIGHT_CALIBRATION_DATA is {folder}, which is no folder with texts: put a "
+            'train.jsonl there, lines of {"text": "..."}'
+        )
+    return folder
+
+
+def _adapters(options: EngineOptions) -> tuple[Path, ...]:
+    if options.lora is None:
+        return ()
+    named = {name: Path(given).expanduser() for name, given in options.lora.adapters.items()}
+    missing = [name for name, path in named.items() if not path.is_dir()]
+    if missing and not options.lora.target_modules:
+        raise ChoiceError(
+            f"the adapter {missing[0]} is not a folder here, and without it the engine's modules "
+            "are not known: give its folder, or lora.target_modules"
+        )
+    return tuple(path.absolute() for path in named.values() if path.is_dir())
+
+
+def _draft(options: EngineOptions) -> Path | None:
+    drafting = options.drafting
+    if drafting is None or not drafting.has_own_script:
+        return None
+    folder = Path(drafting.draft_model or "").expanduser()
+    if not (folder / "config.json").is_file():
+        raise ChoiceError(
+            f"speculative.draft_model is {drafting.draft_model}, which is no folder with "
+            f"config.json: give the folder of {drafting.mode}'s weights"
+        )
+    return folder.absolute()

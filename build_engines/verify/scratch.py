@@ -1,0 +1,127 @@
+"""A Triton of its own for one staged model, under a name that nobody else uses; gone afterwards."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from build_engines.artefact import Artefact
+from build_engines.errors import VerificationError
+from frontend.settings import Settings
+from frontend.telemetry.memory import model_bytes
+from frontend.triton.client import TritonClient
+from frontend.triton.installation import TritonStartError
+from frontend.triton.repository import ModelRepository
+from frontend.triton.server import LOOPBACK, EmbeddedTriton, Ports
+from frontend.types import LoadedModel
+
+T = TypeVar("T")
+Ask = Callable[[TritonClient, LoadedModel], Awaitable[T]]
+
+PREFIX = "verify-"  # of the temporary model's name
+NUM_STARTS = 3  # another program may take a port between its choice and Triton's start
+MAX_LOG_LINES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScratchTriton:
+    """A running Triton over an empty repository."""
+
+    settings: Settings  # of the scratch home folder
+    triton: EmbeddedTriton
+
+    async def ask(self, artefact: Artefact, ask: Ask[T]) -> tuple[T, int | None]:
+        """What `ask` finds out of the loaded artefact, and the memory that its process took.
+
+        The memory is None where Triton itself runs the model.
+
+        Raises:
+            ServingError: it cannot be loaded; and what `ask` raises.
+        """
+        renamed = _temporary(artefact)
+        client = TritonClient(self.settings.triton_address)
+        try:
+            repository = ModelRepository(self.settings, client.rpc, client.capabilities)
+            found = await ask(client, await repository.load(renamed))
+            pid = self.triton.pid
+            name = renamed.manifest.name
+            return found, None if pid is None else model_bytes(pid, name)
+        finally:
+            await client.close()
+
+
+@contextmanager
+def scratch_triton(settings: Settings, log: TextIO) -> Iterator[ScratchTriton]:
+    """Start one on free loopback ports; afterwards stop it, and copy the end of its log.
+
+    Raises:
+        VerificationError: no Triton can be started here.
+    """
+    with tempfile.TemporaryDirectory(prefix="inflight-verify-") as folder:
+        home = Path(folder)
+        try:
+            scratch = _start(settings, home)
+            try:
+                yield scratch
+            finally:
+                scratch.triton.stop()
+        except TritonStartError as exc:
+            raise VerificationError(f"no Triton can be started to verify it: {exc}") from exc
+        finally:
+            _copy_log(home / "logs" / "triton.log", log)
+
+
+def _temporary(artefact: Artefact) -> Artefact:
+    """The artefact under the temporary name."""
+    manifest = replace(artefact.manifest, name=f"{PREFIX}{artefact.manifest.name}")
+    return replace(artefact, manifest=manifest, path=artefact.path.resolve())
+
+
+def _start(settings: Settings, home: Path) -> ScratchTriton:
+    for attempt in range(NUM_STARTS):
+        ports = _free_ports()
+        own = replace(
+            settings,
+            home=home,
+            triton_url=None,
+            triton_grpc_port=ports.grpc,
+            triton_metrics_port=ports.metrics,
+            triton_http_port=ports.http,
+        )
+        triton = EmbeddedTriton(home, ports, binary=settings.triton_binary, stop_grace_s=0)
+        try:
+            triton.start()
+        except TritonStartError:
+            if attempt + 1 == NUM_STARTS or not _is_port_taken(ports):
+                raise
+            continue
+        return ScratchTriton(settings=own, triton=triton)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _free_ports() -> Ports:
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(3)]
+    grpc, metrics, http = (one.getsockname()[1] for one in sockets)
+    for one in sockets:
+        one.close()
+    return Ports(grpc=grpc, metrics=metrics, http=http)
+
+
+def _is_port_taken(ports: Ports) -> bool:
+    for port in (ports.grpc, ports.metrics, ports.http):
+        try:
+            socket.create_server((LOOPBACK, port)).close()
+        except OSError:
+            return True
+    return False
+
+
+def _copy_log(path: Path, log: TextIO) -> None:
+    if path.is_file():
+        lines = path.read_text(errors="replace").splitlines()
+        log.writelines(f"triton: {line}\n" for line in lines[-MAX_LOG_LINES:])

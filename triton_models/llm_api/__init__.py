@@ -1,0 +1,1 @@
+"""Serves what TensorRT-LLM's LLM API runs (PyTorch backend) behind the tensor contract."""
