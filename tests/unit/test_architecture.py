@@ -25,11 +25,13 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
-    "typer": ("frontend/cli.py", "frontend/bench/"),
+    "typer": ("frontend/cli.py", "frontend/triton_command.py", "frontend/bench/"),
     "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
+    "build_engines/toolchain.py": "where TensorRT-LLM's examples, image and calibration data are",
+    "build_engines/tool_process.py": "hands its own on to the tools",
     "frontend/settings.py": "the one reader of settings",
     "frontend/processes.py": "hands its own on to the workers",
     "frontend/telemetry/metrics.py": "prometheus-client's PROMETHEUS_MULTIPROC_DIR",
