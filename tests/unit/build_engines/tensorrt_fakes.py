@@ -21,7 +21,7 @@ from build_engines.gpus import GPUS
 from build_engines.pipeline import Machine, build
 from build_engines.recipe import BuildPlan, Describe, Order
 from build_engines.source import fetch_stage
-from build_engines.spec import PathSource, Spec
+from build_engines.spec import PathSource, Spec, TokenOptions
 from build_engines.stages import Stage, StageContext
 from build_engines.tensorrt_recipe import TensorRtRecipe
 from build_engines.variants import Speculative, VariantLimits, VariantOptions
@@ -77,6 +77,7 @@ def tiny_spec(checkpoint: Path, **changes: Any) -> Spec:
         source=PathSource(path=str(checkpoint)),
         limits=VariantLimits(max_batch_size=8),
         variants=VARIANTS,
+        tokens=TokenOptions(bos_id=1, eos_ids=[2], pad_id=0),
         **changes,
     )
 
