@@ -26,6 +26,7 @@ from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
+from build_engines.gguf_recipe import GgufRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
@@ -35,7 +36,11 @@ from build_engines.spec import Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
 
 # By Variant.recipe
-RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe()}
+RECIPES: Mapping[str, Recipe] = {
+    "cpu": CpuRecipe(),
+    "embedding": EmbeddingRecipe(),
+    "llama_cpp": GgufRecipe(),
+}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
 

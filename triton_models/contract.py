@@ -524,6 +524,7 @@ KINDS: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     "tensorrt_llm": (INPUTS, OUTPUTS),
     "llm_api": (LLM_API_INPUTS, LLM_API_OUTPUTS),
     "cpu": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
+    "llama_cpp": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "scripted": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "embedding": (EMBEDDING_INPUTS, EMBEDDING_OUTPUTS),
 }

@@ -100,7 +100,7 @@ def served_artefact_dir(home: Path, name: str) -> Path | None:
 def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value]:
     path = artefact.path
     match artefact.manifest.kind:
-        case "cpu":
+        case "cpu" | "llama_cpp":
             return {
                 "kv_cache_bytes": settings.kv_cache_bytes,
                 "max_num_sequences": settings.max_num_sequences,

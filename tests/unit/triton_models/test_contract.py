@@ -25,6 +25,7 @@ ARTEFACT: dict[str, Value] = {
 }
 VALUES: dict[str, dict[str, Value]] = {
     "cpu": ARTEFACT,
+    "llama_cpp": ARTEFACT,
     "scripted": ARTEFACT,
     "embedding": ARTEFACT | {"embedding_size": 384},
     "tensorrt_llm": ARTEFACT
@@ -125,8 +126,9 @@ def test_every_kind_is_rendered_here() -> None:
     assert VALUES.keys() == KINDS.keys()
 
 
-def test_scripted_models_have_the_tensors_of_the_cpu_engine() -> None:
-    assert KINDS["scripted"] == KINDS["cpu"]
+@pytest.mark.parametrize("kind", ["llama_cpp", "scripted"])
+def test_models_on_other_engines_have_the_tensors_of_the_cpu_engine(kind: str) -> None:
+    assert KINDS[kind] == KINDS["cpu"]
 
 
 @pytest.mark.parametrize("kind", sorted(VALUES.keys() - {"embedding"}))
@@ -140,8 +142,9 @@ def test_tensorrt_llm_has_every_upstream_parameter() -> None:
     assert set(parse("tensorrt_llm").parameters) == {*UPSTREAM_PARAMETERS, *FRONTEND_PARAMETERS}
 
 
-def test_the_cpu_engine_queues_by_itself() -> None:
-    config = parse("cpu")
+@pytest.mark.parametrize("kind", ["cpu", "llama_cpp"])
+def test_the_cpu_engines_queue_by_themselves(kind: str) -> None:
+    config = parse(kind)
     assert config.backend == "python"
     assert not config.HasField("dynamic_batching")
     assert {"max_queue_size", "kv_cache_bytes", *FRONTEND_PARAMETERS} <= set(config.parameters)
