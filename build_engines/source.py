@@ -62,7 +62,7 @@ def local_path(source: Source) -> Path | None:
     if isinstance(source, PathSource):
         path = Path(source.path).expanduser().absolute()
         path_files(path)
-        return path
+        return path if path.is_dir() else shard_paths(path)[0]
     path = _locate(source)
     return path if path.suffix == GGUF_SUFFIX else path.parent
 
