@@ -197,10 +197,16 @@ def _state(folder: Path) -> list[list[str | int]]:
 
 
 def adapter_modules(lora: Lora | None) -> tuple[str, ...]:
-    """What the adapters on this machine say that they change."""
+    """What the adapters on this machine say that they change, where they name it one by one."""
     found: set[str] = set()
     for given in lora.adapters.values() if lora else ():
-        config = Path(given).expanduser() / "adapter_config.json"
-        if config.is_file():
-            found |= set(json.loads(config.read_text(encoding="utf-8")).get("target_modules") or ())
+        path = Path(given).expanduser() / "adapter_config.json"
+        if not path.is_file():
+            continue
+        try:
+            named = json.loads(path.read_text(encoding="utf-8"))["target_modules"]
+        except (ValueError, KeyError, TypeError):  # the adapters' own stage tells what is wrong
+            continue
+        if isinstance(named, list):
+            found |= set(named)
     return tuple(sorted(found))

@@ -14,7 +14,7 @@ from build_engines.errors import BuildError, ChoiceError, SourceError, ToolError
 from build_engines.gpus import GPUS
 from build_engines.llm_api_recipe import LlmApiRecipe
 from build_engines.pipeline import build
-from build_engines.spec import PathSource, Spec
+from build_engines.spec import PathSource, Spec, TokenOptions
 from build_engines.variants import Lora, Speculative, VariantLimits, VariantOptions
 from tests.fakes import modelopt
 from tests.fakes.trtllm.install import install_tools
@@ -25,6 +25,8 @@ from tests.unit.build_engines.tensorrt_fakes import (
     write_texts,
     write_tiny_tokenizer,
 )
+
+TOKENS = TokenOptions(bos_id=1, eos_ids=[2], pad_id=0)
 
 
 @pytest.fixture
@@ -53,6 +55,7 @@ def make(
     made = Spec(
         name="tiny",
         source=PathSource(path=str(checkpoint)),
+        tokens=TOKENS,
         limits=VariantLimits(max_batch_size=8),
         variants={variant: wanted},
         **spec,
@@ -114,6 +117,7 @@ def test_modelopt_quantizes_what_is_not_quantized(
     made = Spec(
         name="tiny",
         source=PathSource(path=str(checkpoint)),
+        tokens=TOKENS,
         variants={variant: options},
     )
     recipe = LlmApiRecipe(
@@ -165,6 +169,7 @@ def test_quantizing_needs_texts_and_a_gpu(
     spec = Spec(
         name="tiny",
         source=PathSource(path=str(checkpoint)),
+        tokens=TOKENS,
         variants={"fp8": VariantOptions(kind="llm_api")},
     )
     with pytest.raises(ToolError, match="no NVIDIA GPU here"):
