@@ -11,15 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy import float32
 from numpy.typing import NDArray
-from tensorrt_llm import LLM, llmapi
-from tensorrt_llm.executor import LoRARequest
-from tensorrt_llm.llmapi import GuidedDecodingParams, RequestError, SamplingParams
-from tensorrt_llm.lora_helper import LoraConfig
 
 from triton_models.llm_api.options import CHECKPOINT_DIR, TOKENIZER_DIR
+
+try:
+    import torch
+    from tensorrt_llm import LLM, llmapi
+    from tensorrt_llm.executor import LoRARequest
+    from tensorrt_llm.llmapi import GuidedDecodingParams, RequestError, SamplingParams
+    from tensorrt_llm.lora_helper import LoraConfig
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError(
+        f"models of kind llm_api need TensorRT-LLM, which is not here ({exc}): run Triton in "
+        "NVIDIA's image tritonserver:26.07-trtllm-python-py3"
+    ) from exc
 
 __all__ = [
     "RequestError",
