@@ -119,7 +119,7 @@ def _one_of(parameters: _Parameters, key: str, known: tuple[str, ...], *, is_fat
 
 def _read_engine(folder: Path) -> tuple[Mapping[str, Any], Engine]:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
     except OSError as exc:
         raise LoadError(f"cannot read the engine's config.json: {exc}") from exc
     if config.get("version") != VERSION:
@@ -146,7 +146,7 @@ def _read_guide_info(parameters: _Parameters) -> Mapping[str, Any] | None:
     if parameters.get("guided_decoding_backend", str, "") != "xgrammar" or not path:
         return None
     try:
-        info: dict[str, Any] = json.loads(Path(path).read_text())
+        info: dict[str, Any] = json.loads(Path(path).read_bytes())
     except (OSError, ValueError) as exc:
         raise LoadError(f"Failed to open xgrammar tokenizer info: {exc}") from exc
     for key in GUIDE_INFO_KEYS:
