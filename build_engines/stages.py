@@ -74,6 +74,8 @@ class Stage:
     required_bytes: int = 0  # upper estimate of what it writes to the disk
     required_memory_bytes: int = 0  # about what it takes of the machine's memory
     commands: tuple[str, ...] = ()  # what it runs, for --plan
+    # Raises BuildError for what this machine lacks; called before the build does anything
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,15 @@ from build_engines.stages import Stage, StageContext, builds_dir
 from build_engines.tensorrt_commands import Places, build_command, checkpoint_command, show
 from build_engines.tensorrt_inputs import EngineInputs
 from build_engines.tensorrt_sections import engine_sections
-from build_engines.toolchain import EXAMPLES, PINNED_VERSION, Job, ToolSettings, find_toolchain
+from build_engines.toolchain import (
+    EXAMPLES,
+    PINNED_VERSION,
+    Job,
+    ToolSettings,
+    find_toolchain,
+    require_gpu,
+    require_tools,
+)
 from build_engines.verify_stage import verify_stage
 from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
 
@@ -148,7 +156,12 @@ class _Making:
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.memory_bytes,
             commands=(self._shown(self._checkpoint_command, self._checkpoint_name),),
+            check=self._require,
         )
+
+    def _require(self) -> None:
+        require_gpu(self.gpus)
+        require_tools(self.settings)
 
     def build(self) -> Stage:
         """An engine; it runs on the kind of GPU that it was built on, and on no other."""
@@ -164,6 +177,7 @@ class _Making:
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.checkpoint_bytes,
             commands=(self._shown(self._build_command, BUILD),),
+            check=self._require,
         )
 
     def describe(self, done: Mapping[str, Path]) -> Produced:

@@ -64,7 +64,7 @@ def test_every_listed_variant_can_be_built_somewhere(spec: Spec) -> None:
     assert spec.family is not None
     family = FAMILIES[spec.family]
     for name in spec.variants:
-        variant = spec.variant(name, has_engine_flow=family.engine is not None)
+        variant = spec.variant(name, kind_of=family.kind_of)
         check_choice(family, variant, None, spec.architecture)
         limit = family.engine.max_seq_len if family.engine else None
         if variant.kind == "tensorrt_llm" and limit is not None:
