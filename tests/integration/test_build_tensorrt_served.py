@@ -12,6 +12,7 @@ import pytest
 
 from build_engines.gpus import GPUS
 from build_engines.pipeline import build
+from build_engines.spec import TokenOptions
 from build_engines.tensorrt_recipe import TensorRtRecipe
 from build_engines.verify import scratch
 from frontend.triton.server import EmbeddedTriton
@@ -48,8 +49,9 @@ def test_an_engine_is_built_verified_and_served(
             patch.setenv(name, value)
         patch.setenv("INFLIGHT_TRTLLM_EXAMPLES", str(tools.examples))
         recipes = {"tensorrt_llm": TensorRtRecipe(gpus=lambda: [GPUS["L4"]])}
+        spec = tiny_spec(checkpoint, tokens=TokenOptions())  # the checkpoint's own
         home = tmp_path / "home"
-        built = build(tiny_spec(checkpoint), "lookahead", home, recipes=recipes, machine=ROOMY)
+        built = build(spec, "lookahead", home, recipes=recipes, machine=ROOMY)
     manifest = built.manifest
     assert manifest.verification is not None
     assert manifest.tokens.eos_ids == [end_id]
