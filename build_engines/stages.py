@@ -21,6 +21,7 @@ import msgspec
 from build_engines.artefact import FileEntry, describe_files, sync_tree
 from build_engines.errors import BuildError, ToolError
 from build_engines.progress import Progress
+from build_engines.versions import sync
 
 STAGE_FILE = "stage.json"
 PARTIAL_SUFFIX = ".partial"
@@ -175,6 +176,7 @@ class StageStore:
         sync_tree(partial)
         shutil.rmtree(target, ignore_errors=True)  # one that has lost a file since
         partial.rename(target)
+        sync(self.root)
         progress(stage.name, 1, 1)
         return Finished(path=target, digest=digest)
 
