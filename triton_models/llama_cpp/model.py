@@ -151,7 +151,8 @@ class LlamaModel:
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """See Model."""
-        self._llama.memory_seq_cp(self._memory, source, target, 0, num_tokens)
+        if num_tokens:
+            self._llama.memory_seq_cp(self._memory, source, target, 0, num_tokens)
 
     def truncate(self, slot: int, num_tokens: int) -> None:
         """See Model."""
