@@ -25,11 +25,13 @@ _ENDS: dict[str, tuple[int, ...]] = {
 Tensors = dict[str, NDArray[np.float32]]
 
 
-def write_llama(path: Path, *, seed: int = 0, window: int | None = None) -> Path:
+def write_llama(
+    path: Path, *, seed: int = 0, window: int | None = None, head: int = HIDDEN // 4
+) -> Path:
     """Two layers of attention, four heads and two of keys and values; with a `window` of tokens it
     is a Gemma 3, whose every sixth layer sees all of them."""
     num_layers = NUM_LAYERS if window is None else 6
-    heads, kv_heads, head, wide = 4, 2, HIDDEN // 4, 2 * HIDDEN
+    heads, kv_heads, wide = 4, 2, 2 * HIDDEN
     shapes = dict(_ENDS)
     for layer in range(num_layers):
         shapes |= {
