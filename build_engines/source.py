@@ -52,6 +52,21 @@ def fetched_path(fetch_dir: Path) -> Path:
     return (folder / "config.json").readlink().parent
 
 
+def local_path(source: Source) -> Path | None:
+    """Where a source is, before it is fetched: None for what is still to be downloaded.
+
+    Raises SourceError for one that is missing.
+    """
+    if isinstance(source, HubSource):
+        return None
+    if isinstance(source, PathSource):
+        path = Path(source.path).expanduser().absolute()
+        path_files(path)
+        return path
+    path = _locate(source)
+    return path if path.suffix == GGUF_SUFFIX else path.parent
+
+
 def source_facts(source: Source, fetch_dir: Path) -> dict[str, str]:
     """What a manifest says of where the weights are from."""
     if isinstance(source, PathSource):
