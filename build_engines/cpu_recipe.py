@@ -99,7 +99,7 @@ def num_parameters(order: Order) -> int:
 
 
 def _check(order: Order) -> None:
-    from build_engines import openvino_ir
+    from build_engines import gguf_file, openvino_ir
 
     assert order.checkpoint is not None
     if order.checkpoint.format != "gguf":
@@ -108,6 +108,7 @@ def _check(order: Order) -> None:
             "Face folder: build the variant openvino or openvino_int8, or give a .gguf file"
         )
     openvino_ir.check_architecture(order.checkpoint.architecture.model_type)
+    openvino_ir.check_readable(gguf_file.open_gguf(order.checkpoint.path))
 
 
 def _tokenizer(order: Order, out: Path) -> None:
