@@ -81,6 +81,7 @@ def _manifest(
         verification=None if verified is None else verified.result,
         embedding_size=produced.embedding_size,
         engine=produced.engine,
+        adapters=dict(produced.adapters),
         family=order.spec.family,
         order_key=order.key,
         tool_parser=order.spec.tool_parser,

@@ -35,11 +35,13 @@ from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.source import fetch_stage, fetched_path, local_path
 from build_engines.spec import Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
+from build_engines.tensorrt_recipe import TensorRtRecipe
 
 # By Variant.recipe
 RECIPES: Mapping[str, Recipe] = {
     "cpu": CpuRecipe(),
     "embedding": EmbeddingRecipe(),
+    "tensorrt_llm": TensorRtRecipe(),
     "optimum": OptimumRecipe(),
     "llama_cpp": GgufRecipe(),
 }

@@ -20,6 +20,7 @@ from build_engines.artefact import Artefact
 from build_engines.gpus import GPUS
 from build_engines.pipeline import Machine, build
 from build_engines.recipe import BuildPlan, Describe, Order
+from build_engines.source import fetch_stage
 from build_engines.spec import PathSource, Spec, TokenOptions
 from build_engines.stages import Stage, StageContext
 from build_engines.tensorrt_recipe import TensorRtRecipe
@@ -152,11 +153,9 @@ def build_tiny_engine(home: Path, checkpoint: Path, variant: str, **changes: Any
 
 def _main(home: Path, checkpoint: Path, variant: str, stage: str) -> None:
     if stage == "fetch":
-        fetch = vars(pipeline)["fetch_stage"]
 
-        def stopping_fetch(source: Any, home: Path) -> Stage:
-            stage: Stage = fetch(source, home)
-            return replace(stage, run=lambda out, context: stop("fetch"))
+        def stopping_fetch(*source: Any) -> Stage:
+            return replace(fetch_stage(*source), run=lambda out, context: stop("fetch"))
 
         vars(pipeline)["fetch_stage"] = stopping_fetch
     recipes = {"tensorrt_llm": StoppingRecipe(stage, recipe())}
