@@ -12,8 +12,7 @@ from triton_models.llama_cpp.model import LlamaModel, LlamaModelError
 
 logger = logging.getLogger(__name__)
 
-GGUF_FILE = "model.gguf"
-FIRST_SHARD = "model-00001-of-*.gguf"
+WEIGHTS_FOLDER = "checkpoint"
 
 # Sequences that have ended stay findable in so many slots even when the batch is full
 NUM_RESIDENT = 32
@@ -33,10 +32,11 @@ class _ProgressLog:
 
 
 def gguf_path(artefact_dir: Path) -> Path:
-    """The artefact's GGUF file, the first one if it is in shards. Raises LlamaModelError."""
-    paths = [*artefact_dir.glob(GGUF_FILE), *artefact_dir.glob(FIRST_SHARD)]
-    if len(paths) != 1:
-        raise LlamaModelError(f"{artefact_dir} has {len(paths)} GGUF files, not one")
+    """The artefact's GGUF file; of shards the first, which llama.cpp finds the others by. Raises
+    LlamaModelError."""
+    paths = sorted((artefact_dir / WEIGHTS_FOLDER).glob("*.gguf"))
+    if not paths:
+        raise LlamaModelError(f"there is no GGUF file in {artefact_dir / WEIGHTS_FOLDER}")
     return paths[0]
 
 

@@ -24,6 +24,7 @@ ARTEFACT: dict[str, Value] = {
     "vocab_size": 49152,
 }
 VALUES: dict[str, dict[str, Value]] = {
+    "llm_api": ARTEFACT,
     "cpu": ARTEFACT,
     "llama_cpp": ARTEFACT,
     "scripted": ARTEFACT,
@@ -150,6 +151,22 @@ def test_the_cpu_engines_queue_by_themselves(kind: str) -> None:
     assert {"max_queue_size", "kv_cache_bytes", *FRONTEND_PARAMETERS} <= set(config.parameters)
 
 
+def test_the_llm_api_engine_queues_by_itself_and_says_so_without_auto_complete() -> None:
+    config = parse("llm_api")
+    assert config.backend == "python"
+    assert not config.HasField("dynamic_batching")
+    assert {"max_queue_size", "lora_adapters", *FRONTEND_PARAMETERS} <= set(config.parameters)
+
+
+def test_a_model_declares_less_than_its_kind_where_its_engine_does_less() -> None:
+    undeclared = frozenset({"seed", "cache_salt", "top_log_probs"})
+    text = render_config("llm_api", ARTEFACT, undeclared=undeclared)
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    inputs, outputs = KINDS["llm_api"]
+    kept = [spec.name for spec in (*inputs, *outputs) if spec.name not in undeclared]
+    assert [tensor.name for tensor in (*config.input, *config.output)] == kept
+
+
 @pytest.mark.parametrize("kind", VALUES)
 def test_defaults_are_placeholders_of_the_template(kind: str) -> None:
     template = Template((ROOT / kind / "config.pbtxt").read_text(encoding="utf-8"))
@@ -182,6 +199,7 @@ def test_values_are_quoted_for_the_text_format() -> None:
 
 def test_only_python_kinds_bring_a_model_file() -> None:
     assert model_file("cpu") == ROOT / "cpu" / "1" / "model.py"
+    assert model_file("llm_api") == ROOT / "llm_api" / "1" / "model.py"
     assert model_file("tensorrt_llm") is None
 
 
