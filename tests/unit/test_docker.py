@@ -67,8 +67,8 @@ def test_a_linter_of_shell_scripts_finds_nothing() -> None:
     ]
     assert DOCKER / "build-engine" in scripts
     assert len(scripts) >= 5
-    command = [tool("shellcheck"), "--external-sources", "--severity=warning", *scripts]
-    subprocess.run(command, check=True, cwd=PROJECT)
+    options = ("--external-sources", "--severity=warning")
+    subprocess.run([tool("shellcheck"), *options, *map(str, scripts)], check=True, cwd=PROJECT)
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
