@@ -69,7 +69,7 @@ def _manifest(
         variant=order.variant.name,
         kind=order.variant.kind,
         format=produced.format,
-        quantization=order.variant.quantization,
+        quantization=produced.quantization or order.variant.quantization,
         source=produced.source,
         tools=produced.tools,
         files=dict(sorted(files.items())),

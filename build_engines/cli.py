@@ -107,7 +107,7 @@ def _list(home: Path) -> None:
     built = {(found.manifest.name, found.manifest.variant): found for found in list_artefacts(home)}
     for name in spec_names():
         spec = load_spec(name)
-        for variant in spec.variants:
+        for variant in spec.variants or filter(None, [spec.default_variant]):
             found = built.pop((name, variant), None)
             mark = " (default)" if variant == spec.default_variant else ""
             state = f"{found.manifest.size_bytes / 1e6:.0f} MB" if found else "not built"

@@ -20,6 +20,7 @@ from build_engines.artefact import hash_file
 from build_engines.errors import DiskSpaceError, SourceError
 from build_engines.lock import build_lock
 from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
+from build_engines.shards import shard_names
 from build_engines.spec import HubSource
 
 PART_SUFFIX = ".part"
@@ -88,9 +89,10 @@ def _list_files(source: HubSource) -> tuple[str, list[_RemoteFile]]:
 
 def _choose(source: HubSource, names: list[str]) -> list[str]:
     if source.file is not None:
-        if source.file not in names:
-            raise SourceError(f"{source.hf} has no file {source.file}: choose {_ggufs(names)}")
-        return [source.file]
+        wanted = shard_names(source.file)
+        if missing := [name for name in wanted if name not in names]:
+            raise SourceError(f"{source.hf} has no file {missing[0]}: choose {_ggufs(names)}")
+        return wanted
     if "config.json" not in names:
         raise SourceError(
             f"{source.hf} has no config.json: name one of its GGUF files as "

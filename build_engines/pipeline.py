@@ -26,16 +26,25 @@ from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
+from build_engines.gguf_recipe import GgufRecipe
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.source import fetch_stage, fetched_path, local_path
 from build_engines.spec import Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
+from build_engines.tensorrt_recipe import TensorRtRecipe
 
 # By Variant.recipe
-RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe()}
+RECIPES: Mapping[str, Recipe] = {
+    "cpu": CpuRecipe(),
+    "embedding": EmbeddingRecipe(),
+    "tensorrt_llm": TensorRtRecipe(),
+    "optimum": OptimumRecipe(),
+    "llama_cpp": GgufRecipe(),
+}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
 

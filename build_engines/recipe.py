@@ -53,6 +53,7 @@ class Produced:
     tools: dict[str, str]
     limits: Limits
     tokens: SpecialTokens
+    quantization: str | None = None  # None: the variant's
     embedding_size: int | None = None
     engine: EngineFacts | None = None
     adapters: Mapping[str, Adapter] = field(default_factory=dict)

@@ -1,11 +1,6 @@
-"""Token ids with a meaning: the spec's, else the checkpoint's."""
+"""Token ids with a meaning: the spec's, else the checkpoint's own."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from build_engines.artefact import SpecialTokens
 from build_engines.checkpoint import Checkpoint
@@ -14,53 +9,24 @@ from build_engines.spec import TokenOptions
 
 
 def special_tokens(options: TokenOptions, checkpoint: Checkpoint | None) -> SpecialTokens:
-    """What the spec leaves out is read from the checkpoint.
+    """What the spec leaves out is read from the checkpoint's tokenizer.
 
     Raises SourceError where neither says what ends an answer.
     """
-    found = _found(checkpoint) if checkpoint else {}
-    eos_ids = options.eos_ids or _ids(found.get("eos_token_id"))
+    found = SpecialTokens(bos_id=None, eos_ids=[], pad_id=None)
+    if checkpoint is not None and None in (options.bos_id, options.eos_ids, options.pad_id):
+        from build_engines.tokenizers.write import read_special_tokens
+
+        found = read_special_tokens(checkpoint.path)
+    eos_ids = options.eos_ids or found.eos_ids
     if not eos_ids:
         raise SourceError(
             "neither the spec nor the checkpoint says which token ends an answer: "
             "write [tokens] eos_ids into a spec and give it by --spec"
         )
-    bos_ids, pad_ids = _ids(found.get("bos_token_id")), _ids(found.get("pad_token_id"))
     return SpecialTokens(
-        bos_id=options.bos_id if options.bos_id is not None else next(iter(bos_ids), None),
+        bos_id=found.bos_id if options.bos_id is None else options.bos_id,
         eos_ids=eos_ids,
-        pad_id=options.pad_id if options.pad_id is not None else next(iter(pad_ids), None),
+        pad_id=found.pad_id if options.pad_id is None else options.pad_id,
         fill_in_middle=options.fill_in_middle,
     )
-
-
-def _found(checkpoint: Checkpoint) -> dict[str, Any]:
-    """bos_token_id, eos_token_id and pad_token_id as Hugging Face spells them."""
-    config = checkpoint.config
-    if checkpoint.format == "gguf":
-        prefix = "tokenizer.ggml"
-        # eot ends a turn, eos a document, where a file has both
-        ends = [config.get(f"{prefix}.{name}_token_id") for name in ("eot", "eos")]
-        return {
-            "bos_token_id": config.get(f"{prefix}.bos_token_id"),
-            "eos_token_id": list(dict.fromkeys(end for end in ends if end is not None)),
-            "pad_token_id": config.get(f"{prefix}.padding_token_id"),
-        }
-    named = {key: value for key, value in config.items() if key.endswith("_token_id")}
-    generation = _read_json(checkpoint.path / "generation_config.json")
-    return {**named, **{key: value for key, value in generation.items() if value is not None}}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except FileNotFoundError:
-        return {}
-    except msgspec.DecodeError as exc:
-        raise SourceError(f"{path}: {exc}") from exc
-
-
-def _ids(value: object) -> list[int]:
-    if isinstance(value, int):
-        return [value]
-    return [entry for entry in value if isinstance(entry, int)] if isinstance(value, list) else []

@@ -14,6 +14,7 @@ from frontend.bench.command import bench_command
 from frontend.manage.command import app as models_app
 from frontend.settings import SettingsError, load_settings
 from frontend.telemetry.logs import configure_logging
+from frontend.triton_command import triton_command
 
 app = typer.Typer(
     name="inflight", help="Serves LLMs.", no_args_is_help=True, add_completion=False,
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("build")(build_command)
 app.command("bench")(bench_command)
 app.add_typer(models_app)
+app.command("triton")(triton_command)
 
 
 @app.command("serve")

@@ -92,17 +92,25 @@ def read_gguf(reader: GGUFReader) -> FoundTokenizer:
         )
     add_tokens(tokenizer, vocabulary.special_tokens())
     roles = _roles(reader, vocabulary.tokens)
-    surround(
-        tokenizer,
-        begin=roles.get("bos_token") if _flag(reader, "add_bos_token", adds_bos) else None,
-        end=roles.get("eos_token") if _flag(reader, "add_eos_token", False) else None,
-    )
+    begin = roles.get("bos_token") if _flag(reader, "add_bos_token", adds_bos) else None
+    end = roles.get("eos_token") if _flag(reader, "add_eos_token", False) else None
+    surround(tokenizer, begin=begin, end=end)
     return FoundTokenizer(
         tokenizer=tokenizer,
         roles=roles,
         end_ids=tuple(dict.fromkeys(_declared_ends(reader, len(vocabulary.tokens)))),
-        templates=_templates(reader),
+        templates={name: _begun(text, begin) for name, text in _templates(reader).items()},
     )
+
+
+def _begun(template: str, begin: str | None) -> str:
+    """A chat template that begins with the token which the file wants before every text.
+
+    llama.cpp puts it before prompts that come without.
+    """
+    if begin is None or "bos_token" in template or begin in template:
+        return template
+    return "{{ bos_token }}" + template
 
 
 def _read_vocabulary(reader: GGUFReader) -> _Vocabulary:

@@ -60,6 +60,14 @@ def write_tokenizer(
     return _special_tokens(found)
 
 
+def read_special_tokens(checkpoint: Path) -> SpecialTokens:
+    """The ids that have a meaning to the engine, of a checkpoint's directory or GGUF file.
+
+    Raises what `write_tokenizer` does.
+    """
+    return _special_tokens(_read(checkpoint))
+
+
 def _read(checkpoint: Path | GGUFReader) -> FoundTokenizer:
     if isinstance(checkpoint, Path):
         if checkpoint.is_dir():

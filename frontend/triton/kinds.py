@@ -6,15 +6,16 @@ import json
 from collections.abc import Mapping
 
 from build_engines.artefact import Artefact
+from build_engines.launch import gpu_device_ids, parse_gpus
 from frontend.settings import Settings
+from frontend.triton.tensorrt_values import engine_values
 from triton_models.llm_api.options import read_options, undeclared_tensors
 from triton_models.render import Value
 
 
 def values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value]:
-    path = artefact.path
     match artefact.manifest.kind:
-        case "cpu":
+        case "cpu" | "llama_cpp":
             return {
                 "kv_cache_bytes": settings.kv_cache_bytes,
                 "max_num_sequences": settings.max_num_sequences,
@@ -28,16 +29,15 @@ def values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value
                 "num_threads": settings.num_threads,
             }
         case "tensorrt_llm":
+            gpus = parse_gpus(settings.gpus).get(artefact.manifest.name)
             return {
-                "engine_dir": str(path / "engine"),
-                "tokenizer_dir": str(path / "tokenizer"),
-                "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
+                **engine_values(artefact),
                 "max_queue_size": settings.max_queue_size,
+                "gpu_device_ids": gpu_device_ids(gpus),
             }
         case "llm_api":
-            max_num_sequences = read_options(path)["max_batch_size"]
             return {
-                "max_num_sequences": max_num_sequences,
+                "max_num_sequences": read_options(artefact.path)["max_batch_size"],
                 "max_queue_size": settings.max_queue_size,
                 "lora_adapters": _adapters(artefact),
             }

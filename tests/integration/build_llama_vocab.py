@@ -55,14 +55,13 @@ class LlamaVocab:
         assert self._model, f"llama.cpp cannot load {path}"
         self._vocab = ctypes.c_void_p(vocab_of(self._model))
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids, special tokens in the text read as such, nothing added."""
+    def encode(self, text: str, *, add_special: bool = False) -> list[int]:
+        """Token ids, special tokens in the text read as such."""
         raw = text.encode()
         room = len(raw) + 8
         ids = (ctypes.c_int32 * room)()
-        count = self._lib.llama_tokenize(
-            self._vocab, raw, len(raw), ids, room, ctypes.c_bool(False), ctypes.c_bool(True)
-        )
+        flags = ctypes.c_bool(add_special), ctypes.c_bool(True)
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), ids, room, *flags)
         assert count >= 0
         return list(ids[:count])
 

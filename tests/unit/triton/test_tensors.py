@@ -76,6 +76,16 @@ def test_plain_greedy_request_sends_only_what_is_needed() -> None:
     assert encoded(REQUEST, TRTLLM)[1] == ["output_ids", "sequence_length"]
 
 
+def test_a_seed_of_ours_is_not_sent_to_a_model_that_has_none() -> None:
+    seedless = replace(CPU, inputs=CPU.inputs - {"seed"})
+    request = replace(REQUEST, sampling=SamplingParams(temperature=0.5))
+    assert "seed" in encoded(request)[0]
+    assert "seed" not in encoded(request, seedless)[0]
+    with pytest.raises(InvalidParameter) as caught:
+        encoded(replace(request, sampling=SamplingParams(seed=3)), seedless)
+    assert caught.value.param == "seed"
+
+
 @pytest.mark.parametrize("values", [{"temperature": 0}, {"top_k": 1}, {"top_p": 0}])
 def test_greedy_is_said_by_top_k_1_alone(values: dict[str, object]) -> None:
     inputs = sampled(**values)
