@@ -25,8 +25,13 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
-    "typer": ("frontend/cli.py", "frontend/triton_command.py", "frontend/bench/"),
-    "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
+    "typer": (
+        "frontend/cli.py",
+        "frontend/triton_command.py",
+        "frontend/bench/",
+        "frontend/manage/",
+    ),
+    "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/", "frontend/manage/"),
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
