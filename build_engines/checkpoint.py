@@ -25,8 +25,8 @@ CONFIG_NAME = "config.json"
 class Checkpoint:
     """A model's weights as they were published.
 
-    `path` is a folder with config.json, or a .gguf file (of several shards the first). `config` is what config.json says; of a
-    GGUF file its metadata, arrays left out.
+    `path` is a folder with config.json, or a .gguf file (of several shards the first). `config` is
+    what config.json says; of a GGUF file its metadata, arrays left out.
     """
 
     path: Path

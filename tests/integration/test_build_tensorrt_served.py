@@ -7,11 +7,13 @@ nothing but our own pipeline, tokenizer and config.pbtxt.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from build_engines.gpus import GPUS
 from build_engines.pipeline import build
+from build_engines.spec import TokenOptions
 from build_engines.tensorrt_recipe import TensorRtRecipe
 from build_engines.verify import scratch
 from frontend.triton.server import EmbeddedTriton
@@ -35,6 +37,9 @@ class TritonWithBackend(EmbeddedTriton):
 def test_an_engine_is_built_verified_and_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "backends" / "tensorrtllm").mkdir(parents=True)
+    image = SimpleNamespace(backends=tmp_path / "backends")
+    monkeypatch.setattr(scratch, "find_installation", lambda binary: image)
     monkeypatch.setattr(scratch, "EmbeddedTriton", TritonWithBackend)
     tokenizer = byte_level_tokenizer()
     end_id = id_of(tokenizer, END_OF_TURN)
@@ -48,8 +53,9 @@ def test_an_engine_is_built_verified_and_served(
             patch.setenv(name, value)
         patch.setenv("INFLIGHT_TRTLLM_EXAMPLES", str(tools.examples))
         recipes = {"tensorrt_llm": TensorRtRecipe(gpus=lambda: [GPUS["L4"]])}
+        spec = tiny_spec(checkpoint, tokens=TokenOptions())  # the checkpoint's own
         home = tmp_path / "home"
-        built = build(tiny_spec(checkpoint), "lookahead", home, recipes=recipes, machine=ROOMY)
+        built = build(spec, "lookahead", home, recipes=recipes, machine=ROOMY)
     manifest = built.manifest
     assert manifest.verification is not None
     assert manifest.tokens.eos_ids == [end_id]

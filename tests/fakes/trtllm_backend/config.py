@@ -169,7 +169,7 @@ def _read_guide_info(parameters: _Parameters) -> Mapping[str, Any] | None:
     if parameters.get("guided_decoding_backend", str, "") != "xgrammar" or not path:
         return None
     try:
-        info: dict[str, Any] = json.loads(Path(path).read_bytes())
+        info: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise LoadError(f"Failed to open xgrammar tokenizer info: {exc}") from exc
     for key in GUIDE_INFO_KEYS:
