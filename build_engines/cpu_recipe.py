@@ -112,7 +112,7 @@ def _largest_matrix_bytes(order: Order) -> int:
 
 
 def _check(order: Order) -> None:
-    from build_engines import openvino_ir
+    from build_engines import gguf_file, openvino_ir
 
     assert order.checkpoint is not None
     if len(shard_names(order.checkpoint.path.name)) > 1:
@@ -121,6 +121,7 @@ def _check(order: Order) -> None:
             "them with `llama-gguf-split --merge`, or serve them as they are (variant gguf)"
         )
     openvino_ir.check_architecture(order.checkpoint.architecture.model_type)
+    openvino_ir.check_readable(gguf_file.open_gguf(order.checkpoint.path))
 
 
 def _tokenizer(order: Order, out: Path) -> None:

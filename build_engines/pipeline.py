@@ -27,6 +27,7 @@ from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
 from build_engines.gguf_recipe import GgufRecipe
+from build_engines.llm_api_recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
@@ -42,6 +43,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cpu": CpuRecipe(),
     "embedding": EmbeddingRecipe(),
     "tensorrt_llm": TensorRtRecipe(),
+    "llm_api": LlmApiRecipe(),
     "optimum": OptimumRecipe(),
     "llama_cpp": GgufRecipe(),
 }

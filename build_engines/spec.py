@@ -49,6 +49,7 @@ class HubSource(msgspec.Struct, frozen=True, kw_only=True):
     hf: str
     revision: str = "main"
     file: str | None = None
+    with_code: bool = False  # its makers' Python files too: NVIDIA's converters run them
 
 
 class PathSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +94,7 @@ class _SourceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     file: str | None = None
     sha256: Sha256 | None = None
     path: str | None = None
+    with_code: bool | None = None
 
 
 class _SpecFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

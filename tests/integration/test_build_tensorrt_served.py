@@ -7,6 +7,7 @@ nothing but our own pipeline, tokenizer and config.pbtxt.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,6 +37,9 @@ class TritonWithBackend(EmbeddedTriton):
 def test_an_engine_is_built_verified_and_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "backends" / "tensorrtllm").mkdir(parents=True)
+    image = SimpleNamespace(backends=tmp_path / "backends")
+    monkeypatch.setattr(scratch, "find_installation", lambda binary: image)
     monkeypatch.setattr(scratch, "EmbeddedTriton", TritonWithBackend)
     tokenizer = byte_level_tokenizer()
     end_id = id_of(tokenizer, END_OF_TURN)

@@ -194,6 +194,11 @@ def test_a_disk_too_small_for_the_download_is_told_before_it(
     assert hub.downloads == []
 
 
+def test_code_is_taken_where_the_spec_says_so(hub: FakeHub, tmp_path: Path) -> None:
+    found = fetch(tmp_path, HubSource(hf="lab/model", with_code=True))
+    assert "modeling_x.py" in found
+
+
 def test_pickled_weights_are_taken_where_there_is_nothing_else() -> None:
     names = ["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"]
     assert needed_names([*names, "training_args.bin"]) == sorted(names)
