@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from build_engines import hub
+from build_engines.architecture import Architecture
 from build_engines.artefact import (
     Artefact,
     artefact_dir,
@@ -34,7 +36,7 @@ from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.source import fetch_stage, fetched_path, local_path
-from build_engines.spec import Spec, load_spec
+from build_engines.spec import HubSource, Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
 from build_engines.tensorrt_recipe import TensorRtRecipe
 
@@ -146,12 +148,9 @@ def _build(
     store.root.mkdir(parents=True, exist_ok=True)
     store.discard_partial()
     with failures_in_log(store.log):
-        fetch = fetch_stage(order.source, order.home)
-        early = with_what_is_here(order, store.find(fetch))
-        if early.architecture is not None:  # known before anything is fetched: so is what it takes
-            plan = recipe_for(early, recipes).plan(early)
-            _check_machine(order, [fetch, *plan.stages], store, machine)
-        finished = store.run(fetch, progress)
+        early, stages = plan_early(order, recipes, store)
+        _check_machine(early, stages, store, machine)
+        finished = store.run(stages[0], progress)
         order = with_checkpoint(order, fetched_path(finished.path))
         plan = recipe_for(order, recipes).plan(order)
         _check_machine(order, plan.stages, store, machine)
@@ -162,12 +161,43 @@ def _build(
     return artefact
 
 
-def with_what_is_here(order: Order, fetched: Finished | None) -> Order:
-    """The order with its checkpoint, if that is on this machine already."""
+def plan_early(
+    order: Order, recipes: Mapping[str, Recipe], store: StageStore
+) -> tuple[Order, list[Stage]]:
+    """What is known before anything is fetched: the order with all that is here or cheap to ask
+    for, and its stages, `fetch` first. Of a GGUF file that is still on the hub, nothing is known.
+
+    Raises BuildError for what cannot be built.
+    """
+    fetch = fetch_stage(order.source, order.home)
+    order = _with_what_is_here(order, store.find(fetch))
+    if order.architecture is None and not order.spec.is_embedding:
+        return order, [fetch]
+    if order.fetched is None:
+        fetch = replace(fetch, required_bytes=_download_bytes(order))
+    return order, [fetch, *recipe_for(order, recipes).plan(order).stages]
+
+
+def _with_what_is_here(order: Order, fetched: Finished | None) -> Order:
+    """With the checkpoint if it is on this machine already, else with the numbers of its model."""
     if fetched is not None:
         return with_checkpoint(order, fetched_path(fetched.path))
     path = local_path(order.source)
-    return order if path is None else with_checkpoint(order, path)
+    if path is not None:
+        return with_checkpoint(order, path)
+    source = order.source
+    if order.architecture is not None or not isinstance(source, HubSource) or source.file:
+        return order
+    architecture = Architecture.from_config(hub.read_config(source))
+    spec = replace(order.spec, architecture=architecture)
+    return replace(order, spec=spec, variant=variant_of(spec, order.variant.name))
+
+
+def _download_bytes(order: Order) -> int:
+    """About what is still to be downloaded of a checkpoint in 16 bits."""
+    assert isinstance(order.source, HubSource)  # all others are here
+    num_parameters = order.architecture.num_parameters if order.architecture else 0
+    return max(0, 2 * num_parameters - hub.downloaded_bytes(order.source, order.home))
 
 
 def with_checkpoint(order: Order, path: Path) -> Order:

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from build_engines.errors import DiskSpaceError, SourceError
+from build_engines.errors import ChoiceError, DiskSpaceError, SourceError
 from build_engines.hub import download
 from build_engines.needed_files import Found, needed_names
 from build_engines.ordering import Request, order_of
-from build_engines.pipeline import build_order
+from build_engines.pipeline import Machine, build_order
 from build_engines.plan import plan_lines
 from build_engines.spec import HubSource
 from tests.fakes.hub import COMMIT, FakeHub, running_hub
@@ -222,9 +222,24 @@ def test_a_model_of_the_hub_is_planned_built_and_described(hub: FakeHub, tmp_pat
     artefact = build_order(order, recipes=recipes)
     assert artefact.manifest.source == {"hf": "lab/model", "revision": "main"}
     assert (artefact.manifest.name, artefact.manifest.family) == ("model", "llama")
-    loaded = list(hub.downloads)
     build_order(replace(order, variant=order.spec.variant("f16")), recipes=recipes)
-    assert hub.downloads == loaded  # the variants share what was downloaded
+    weights = [file for file, _ in hub.downloads if file == "model.safetensors"]
+    assert len(weights) == 1  # the variants share what was downloaded
+
+
+def test_what_cannot_be_built_of_a_model_is_refused_before_it_is_downloaded(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    config = write_checkpoint(tmp_path / "local") / "config.json"
+    hub.repositories["lab/model"]["config.json"] = config.read_bytes()
+    order = order_of(Request(checkpoint="lab/model", variant="q8_0"), tmp_path / "home")
+    with pytest.raises(ChoiceError, match="q8_0 is made from a GGUF file, model is a Hugging Face"):
+        build_order(order)
+    small = Machine(free_bytes=lambda path: 100)
+    recipes = {"cpu": FakeRecipe(needed_bytes=0)}
+    with pytest.raises(DiskSpaceError, match="the build needs 0 MB"):
+        build_order(order, recipes=recipes, machine=small)  # 1424 bytes
+    assert {file for file, _ in hub.downloads} == {"config.json"}
 
 
 def run_command(hub_url: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
