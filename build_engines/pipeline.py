@@ -5,14 +5,11 @@ Cheap to import, and to call for what is published already: recipes import their
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import psutil
 
 from build_engines import hub
 from build_engines.architecture import Architecture
@@ -27,10 +24,11 @@ from build_engines.assembly import assemble
 from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
-from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
+from build_engines.errors import ChoiceError
 from build_engines.gguf_recipe import GgufRecipe
 from build_engines.llm_api_recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.machine import THIS_MACHINE, Machine
 from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
@@ -50,25 +48,6 @@ RECIPES: Mapping[str, Recipe] = {
     "llama_cpp": GgufRecipe(),
 }
 STAGING_SUFFIX = ".building"
-FULL_BYTES = 1 << 20  # a disk with less is taken for full
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the file system of a directory, be it there yet or not."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What a build may use."""
-
-    free_bytes: Callable[[Path], int] = free_bytes
-    available_memory_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
-
-
-THIS_MACHINE = Machine()
 
 
 def build(
@@ -108,7 +87,7 @@ def build_order(
         if (found := _published(order)) is not None:
             return found
         collect_leftovers(order.home)
-        with _full_disk_is_named(order.home, machine):
+        with machine.full_disk_is_named(order.home):
             return _build(order, recipes, progress, machine)
 
 
@@ -148,12 +127,12 @@ def _build(
     store.root.mkdir(parents=True, exist_ok=True)
     store.discard_partial()
     with failures_in_log(store.log):
-        early, stages = plan_early(order, recipes, store)
-        _check_machine(early, stages, store, machine)
+        _, stages = plan_early(order, recipes, store)
+        machine.check(store.todo(stages), order.home)
         finished = store.run(stages[0], progress)
         order = with_checkpoint(order, fetched_path(finished.path))
         plan = recipe_for(order, recipes).plan(order)
-        _check_machine(order, plan.stages, store, machine)
+        machine.check(store.todo(plan.stages), order.home)
         for stage in plan.stages:
             store.run(stage, progress)
         artefact = _publish(order, plan, store, progress)
@@ -231,38 +210,3 @@ def _staging(order: Order) -> Iterator[Path]:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-@contextmanager
-def _full_disk_is_named(home: Path, machine: Machine) -> Iterator[None]:
-    """Raises DiskSpaceError for what fails on a full disk: every library words that its own way."""
-    try:
-        yield
-    except Exception as exc:
-        number = exc.errno if isinstance(exc, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or machine.free_bytes(home) < FULL_BYTES:
-            message = f"the disk of {home} is full: make room and build again"
-            raise DiskSpaceError(message) from exc
-        raise
-
-
-def _check_machine(
-    order: Order, stages: Sequence[Stage], store: StageStore, machine: Machine
-) -> None:
-    """Raises what would end the build on this machine, before any work is done."""
-    todo = store.todo(stages)
-    for stage in todo:
-        stage.check()
-    required, free = sum(stage.required_bytes for stage in todo), machine.free_bytes(store.root)
-    if free < required:
-        raise DiskSpaceError(
-            f"the build needs {required / 1e6:.0f} MB in {order.home}, {free / 1e6:.0f} MB are "
-            "free: make room or choose another directory by --home"
-        )
-    memory = max((stage.required_memory_bytes for stage in todo), default=0)
-    available = machine.available_memory_bytes()
-    if available < memory:
-        raise MemoryShortError(
-            f"the build needs {memory / 1e6:.0f} MB of memory, {available / 1e6:.0f} MB are free: "
-            "end other programs, choose a smaller variant or build on a larger machine"
-        )

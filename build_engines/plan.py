@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from build_engines.artefact import find_artefact
-from build_engines.pipeline import RECIPES, THIS_MACHINE, Machine, plan_early, recipe_for
+from build_engines.machine import THIS_MACHINE, Machine
+from build_engines.pipeline import RECIPES, plan_early, recipe_for
 from build_engines.recipe import Order, Recipe, Section
 from build_engines.stages import Stage, StageStore, builds_dir
 

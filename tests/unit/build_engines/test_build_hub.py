@@ -13,14 +13,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from huggingface_hub import constants
 
 from build_engines.errors import ChoiceError, DiskSpaceError, SourceError
 from build_engines.hub import download
+from build_engines.machine import Machine
 from build_engines.needed_files import Found, needed_names
 from build_engines.ordering import Request, order_of
-from build_engines.pipeline import Machine, build_order
+from build_engines.pipeline import build_order
 from build_engines.plan import plan_lines
 from build_engines.spec import HubSource
 from tests.fakes.hub import COMMIT, FakeHub, running_hub
@@ -231,14 +233,15 @@ def test_what_cannot_be_built_of_a_model_is_refused_before_it_is_downloaded(
     hub: FakeHub, tmp_path: Path
 ) -> None:
     config = write_checkpoint(tmp_path / "local") / "config.json"
-    hub.repositories["lab/model"]["config.json"] = config.read_bytes()
+    large = msgspec.json.decode(config.read_bytes()) | {"vocab_size": 100_000_000}
+    hub.repositories["lab/model"]["config.json"] = msgspec.json.encode(large)
     order = order_of(Request(checkpoint="lab/model", variant="q8_0"), tmp_path / "home")
     with pytest.raises(ChoiceError, match="q8_0 is made from a GGUF file, model is a Hugging Face"):
         build_order(order)
-    small = Machine(free_bytes=lambda path: 100)
+    small = Machine(free_bytes=lambda path: 2_000_000_000)
     recipes = {"cpu": FakeRecipe(needed_bytes=0)}
-    with pytest.raises(DiskSpaceError, match="the build needs 0 MB"):
-        build_order(order, recipes=recipes, machine=small)  # 1424 bytes
+    with pytest.raises(DiskSpaceError, match="the build needs 3200 MB"):
+        build_order(order, recipes=recipes, machine=small)
     assert {file for file, _ in hub.downloads} == {"config.json"}
 
 

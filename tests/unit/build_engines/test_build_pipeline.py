@@ -21,7 +21,8 @@ from build_engines.errors import (
     MemoryShortError,
     SpecError,
 )
-from build_engines.pipeline import Machine, build, collect_leftovers
+from build_engines.machine import Machine
+from build_engines.pipeline import build, collect_leftovers
 from tests.unit.build_engines.build_fakes import (
     STAGES,
     WEIGHTS,
