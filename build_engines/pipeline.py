@@ -87,8 +87,14 @@ def build_order(
         if (found := _published(order)) is not None:
             return found
         collect_leftovers(order.home)
-        with machine.full_disk_is_named(order.home):
-            return _build(order, recipes, progress, machine)
+        store = StageStore(builds_dir(order.home, name, variant))
+        store.root.mkdir(parents=True, exist_ok=True)
+        store.discard_partial()
+        try:
+            with machine.full_disk_is_named(order.home), failures_in_log(store.log):
+                return _build(order, recipes, store, progress, machine)
+        finally:
+            store.discard_partial()
 
 
 def _published(order: Order) -> Artefact | None:
@@ -121,21 +127,21 @@ def collect_leftovers(home: Path) -> None:
 
 
 def _build(
-    order: Order, recipes: Mapping[str, Recipe], progress: Progress, machine: Machine
+    order: Order,
+    recipes: Mapping[str, Recipe],
+    store: StageStore,
+    progress: Progress,
+    machine: Machine,
 ) -> Artefact:
-    store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
-    store.root.mkdir(parents=True, exist_ok=True)
-    store.discard_partial()
-    with failures_in_log(store.log):
-        _, stages = plan_early(order, recipes, store)
-        machine.check(store.todo(stages), order.home)
-        finished = store.run(stages[0], progress)
-        order = with_checkpoint(order, fetched_path(finished.path))
-        plan = recipe_for(order, recipes).plan(order)
-        machine.check(store.todo(plan.stages), order.home)
-        for stage in plan.stages:
-            store.run(stage, progress)
-        artefact = _publish(order, plan, store, progress)
+    _, stages = plan_early(order, recipes, store)
+    machine.check(store.todo(stages), order.home)
+    finished = store.run(stages[0], progress)
+    order = with_checkpoint(order, fetched_path(finished.path))
+    plan = recipe_for(order, recipes).plan(order)
+    machine.check(store.todo(plan.stages), order.home)
+    for stage in plan.stages:
+        store.run(stage, progress)
+    artefact = _publish(order, plan, store, progress)
     store.collect()
     return artefact
 
