@@ -18,7 +18,8 @@ from typing import Any
 from build_engines import pipeline
 from build_engines.artefact import Artefact
 from build_engines.gpus import GPUS
-from build_engines.pipeline import Machine, build
+from build_engines.machine import Machine
+from build_engines.pipeline import build
 from build_engines.recipe import BuildPlan, Describe, Order
 from build_engines.source import fetch_stage
 from build_engines.spec import PathSource, Spec, TokenOptions
