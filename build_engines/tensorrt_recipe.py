@@ -97,7 +97,8 @@ class TensorRtRecipe:
     def sections(self, order: Order) -> list[Section]:
         """See Recipe: the engine's numbers, and what fits which GPUs."""
         family, architecture = _model(order)
-        return engine_sections(family, architecture, _options(order, family, architecture, []))
+        options = _options(order, family, architecture, [])
+        return engine_sections(order, family, architecture, options)
 
 
 def _model(order: Order) -> tuple[Family, Architecture]:

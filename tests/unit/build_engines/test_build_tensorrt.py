@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,10 +15,15 @@ import pytest
 
 from build_engines.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
+from build_engines.ordering import order_for
+from build_engines.plan import plan_lines
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (
     build_tiny_engine,
+    recipe,
+    tiny_spec,
+    with_numbers,
     write_checkpoint,
     write_texts,
 )
@@ -269,3 +275,18 @@ def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
     started = [name for name in names_of(calls) if "middle" not in name]
     assert started == ["convert_checkpoint.py"] * 2 + ["trtllm-build"] * 2
     assert not list((home / "models" / "tiny").glob(".*.building"))
+
+
+def test_a_plan_shows_memory_fit_and_how_several_gpus_serve_it(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    spec = with_numbers(tiny_spec(checkpoint))
+    order = order_for(spec, "two_gpus", tmp_path / "home")
+    text = "\n".join(plan_lines(order, recipes={"tensorrt_llm": recipe()}))
+    assert re.search(r"GPUs +2 \(tp 2, pp 1\)", text)
+    assert "trtllm-build --checkpoint_dir" in text
+    assert re.search(r"KV cache of a token +2\.0 KiB", text)  # 2 layers, 2 of 4 heads of 128
+    assert re.search(r"any +8 +no +4 heads", text)
+    assert re.search(r"leader +mpirun .*-n 1 .*tritonserver .* : -n 1 ", text)
+    assert re.search(r"orchestrator +TRTLLM_ORCHESTRATOR=1 ", text)
+    assert not (tmp_path / "home").exists()
