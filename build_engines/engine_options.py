@@ -5,7 +5,7 @@ The defaults are ours: the tools' own (max_input_len 1024, max_batch_size 2048) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from build_engines.architecture import Architecture
 from build_engines.choices import check_choice
@@ -35,6 +35,17 @@ _BUILD_MODES = {
 }
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 _CALIBRATED = ("fp8", "int8_sq", "int4_awq", "w4a8_awq", "nvfp4")
+# Hugging Face's names of projections -> TensorRT-LLM's (tensorrt_llm/lora_helper.py)
+HF_LORA_MODULES = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_dense",
+    "gate_proj": "mlp_h_to_4h",
+    "down_proj": "mlp_4h_to_h",
+    "up_proj": "mlp_gate",
+    "gate_up_proj": "mlp_gate_up",
+}
 # Names of `--lora_target_modules` (tensorrt_llm/lora_manager.py, LORA_MODULE_IDS).
 LORA_MODULES = ("attn_qkv", "attn_q", "attn_k", "attn_v", "attn_dense", "mlp_h_to_4h",
                 "mlp_4h_to_h", "mlp_gate", "mlp_gate_up", "moe_h_to_4h", "moe_4h_to_h", "moe_gate",
@@ -137,11 +148,10 @@ def engine_options(
         pp_size=variant.pp_size,
         ep_size=variant.ep_size,
         limits=_limits(family, variant, architecture, max_seq_len),
-        lora=variant.lora,
+        lora=None if variant.lora is None else _lora(variant.lora),
         drafting=None if variant.speculative is None else _drafting(variant.speculative),
     )
     _check_experts(options)
-    _check_lora(options)
     if options.drafting is not None:
         _check_drafting(family, flow, options, options.drafting)
     return options
@@ -250,18 +260,19 @@ def _check_experts(options: EngineOptions) -> None:
         )
 
 
-def _check_lora(options: EngineOptions) -> None:
-    if options.lora is None:
-        return
-    unknown = [name for name in options.lora.target_modules if name not in LORA_MODULES]
+def _lora(given: Lora) -> Lora:
+    """With TensorRT-LLM's names of the modules."""
+    modules = dict.fromkeys(HF_LORA_MODULES.get(name, name) for name in given.target_modules)
+    unknown = [name for name in modules if name not in LORA_MODULES]
     if unknown:
         raise ChoiceError(
             f"lora.target_modules has {', '.join(unknown)}: choose among {', '.join(LORA_MODULES)}"
         )
-    if not options.lora.target_modules and not options.lora.adapters:
+    if not modules and not given.adapters:
         raise ChoiceError(
             "an engine for LoRA must know its modules: give lora.target_modules or an adapter"
         )
+    return replace(given, target_modules=tuple(modules))
 
 
 def _check_drafting(

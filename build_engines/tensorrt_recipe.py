@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Limits
+from build_engines.artefact import Adapter, Limits
 from build_engines.checkpoint import Checkpoint
 from build_engines.engine_config import read_engine_config
 from build_engines.engine_facts import engine_facts
@@ -30,6 +30,7 @@ from build_engines.family import EngineFlow, Family
 from build_engines.fit import Effort, effort
 from build_engines.gpus import Gpu
 from build_engines.local_gpus import local_gpus
+from build_engines.lora_files import ADAPTERS_DIR
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
@@ -49,7 +50,7 @@ from build_engines.toolchain import (
 from build_engines.verify_stage import verify_stage
 from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
 
-TOKENIZER, BUILD = "tokenizer", "build"
+TOKENIZER, ADAPTERS, BUILD = "tokenizer", "adapters", "build"
 _TOKENIZER_BYTES = 64 << 20
 _TOOLS = {"tensorrt_llm": PINNED_VERSION}
 _OUTPUT = PurePath("output")
@@ -86,10 +87,17 @@ class TensorRtRecipe:
             gpus=gpus,
             tokenizing=self.tokenizing,
         )
-        layout = {TOKENIZER: "", BUILD: "engine"}
+        adapters = making.adapters()
+        layout = {TOKENIZER: "", BUILD: "engine", **({ADAPTERS: ADAPTERS_DIR} if adapters else {})}
         verify = self.verifying(order, layout=layout, describe=making.describe)
         return BuildPlan(
-            stages=(making.tokenizer(), making.checkpoint(), making.build(), verify),
+            stages=(
+                making.tokenizer(),
+                *adapters,
+                making.checkpoint(),
+                making.build(),
+                verify,
+            ),
             layout=layout,
             describe=making.describe,
         )
@@ -169,6 +177,13 @@ class _Making:
             required_bytes=_TOKENIZER_BYTES,
         )
 
+    def adapters(self) -> list[Stage]:
+        """The spec's LoRA adapters as requests will carry them; no stage where there are none."""
+        if not self.inputs.adapters:
+            return []
+        state = self.inputs.state
+        return [Stage(name=ADAPTERS, inputs={"data": state}, run=self._run_adapters)]
+
     def checkpoint(self) -> Stage:
         """A TensorRT-LLM checkpoint. What the command says of places is no input of its hash."""
         takes = self._effort()
@@ -218,6 +233,7 @@ class _Making:
             ),
             tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
             engine=engine_facts(found, self.architecture, self.options),
+            adapters=_read_adapters(done),
         )
 
     @property
@@ -264,6 +280,19 @@ class _Making:
             self.architecture.vocab_size,
             out / FILE_NAME,
         )
+
+    def _run_adapters(self, out: Path, context: StageContext) -> None:
+        from build_engines.lora import write_adapter
+
+        assert self.options.lora is not None
+        for name, folder in self.inputs.adapters.items():
+            write_adapter(
+                folder,
+                out / name,
+                kind="tensorrt_llm",
+                max_rank=self.options.lora.max_rank,
+                num_layers=self.architecture.num_layers,
+            )
 
     def _run_checkpoint(self, out: Path, context: StageContext) -> None:
         self._run(self._checkpoint_command, out, context)
@@ -317,6 +346,12 @@ class _Making:
                     f"the engine was built with {name} {built}, {wanted} was asked for: see what "
                     "trtllm-build says in the build's log"
                 )
+
+
+def _read_adapters(done: Mapping[str, Path]) -> dict[str, Adapter]:
+    from build_engines.lora import read_adapters
+
+    return read_adapters(done[ADAPTERS], "") if ADAPTERS in done else {}
 
 
 def _expect(folder: Path, suffix: str, world_size: int) -> None:

@@ -27,6 +27,7 @@ from tests.unit.build_engines.tensorrt_fakes import (
     write_checkpoint,
     write_texts,
 )
+from tests.unit.build_engines.test_lora import write_peft
 
 PROJECT = Path(__file__).parents[3]
 
@@ -119,21 +120,23 @@ def test_a_lookahead_engine_knows_its_window(tmp_path: Path, checkpoint: Path) -
 
 @pytest.mark.usefixtures("tools")
 def test_an_engine_for_adapters_takes_their_folders(tmp_path: Path, checkpoint: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
-    lora = Lora(max_rank=16, target_modules=(), adapters={"poet": str(adapter)})
+    adapter = write_peft(tmp_path / "adapter")
+    lora = Lora(max_rank=16, target_modules=("q_proj",), adapters={"poet": str(adapter)})
     built = build_tiny_engine(tmp_path / "home", checkpoint, "fp16", lora=lora)
     assert built.manifest.engine is not None
     assert built.manifest.engine.max_lora_rank == 16
     config = json.loads((built.path / "engine" / "config.json").read_text())
     assert config["build_config"]["lora_config"]["lora_dir"] == ["adapter"]
+    assert config["build_config"]["lora_config"]["lora_target_modules"] == ["attn_q"]
+    poet = built.manifest.adapters["poet"]
+    assert (poet.directory, poet.task_id > 0) == ("adapters/poet", True)
+    assert f"{poet.directory}/model.lora_weights.npy" in built.manifest.files
 
 
 @pytest.mark.usefixtures("tools")
 def test_an_adapter_that_is_not_here_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     lora = Lora(max_rank=16, target_modules=(), adapters={"poet": "someone/poet"})
-    with pytest.raises(ChoiceError, match=r"adapter poet .* lora.target_modules"):
+    with pytest.raises(ChoiceError, match=r"adapter poet is someone/poet.* download it"):
         build_tiny_engine(tmp_path / "home", checkpoint, "fp16", lora=lora)
 
 
