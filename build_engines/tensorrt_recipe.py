@@ -208,7 +208,9 @@ class _Making:
         return Stage(
             name=BUILD,
             inputs={
-                "command": self._build_command(self.inputs.symbolic, _OUTPUT),
+                "command": build_command(
+                    self.options, self.inputs.symbolic, PurePath("checkpoint"), _OUTPUT
+                ),
                 "gpus": sorted({gpu.name for gpu in self.gpus}),
                 "tools": _TOOLS,
             },
@@ -251,7 +253,7 @@ class _Making:
         self, places: Places, output: PurePath, checkpoint: PurePath | None = None
     ) -> tuple[str, ...]:
         source = checkpoint or output.parent / self._checkpoint_name
-        return build_command(self.options, places, source, output)
+        return build_command(self.options, places, source, output, len(self.gpus) or None)
 
     def _shown(self, command: Callable[[Places, PurePath], tuple[str, ...]], stage: str) -> str:
         """The command for --plan, with the stages' folders without their hashes."""

@@ -94,6 +94,8 @@ def test_an_engine_has_a_file_for_each_gpu(tmp_path: Path, checkpoint: Path) -> 
     assert {"engine/rank0.engine", "engine/rank1.engine"} < built.manifest.files.keys()
     assert built.manifest.engine is not None
     assert built.manifest.engine.world_size == 2
+    # this machine has one GPU, and a worker takes one of its own
+    assert "--workers 1" in build_log(tmp_path / "home", "two_gpus")
 
 
 @pytest.mark.usefixtures("tools")
