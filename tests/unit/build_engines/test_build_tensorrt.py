@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from build_engines.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
 from build_engines.ordering import order_for
 from build_engines.plan import plan_lines
+from build_engines.spec import load_spec
+from build_engines.toolchain import IMAGE
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (
@@ -30,6 +33,7 @@ from tests.unit.build_engines.tensorrt_fakes import (
 from tests.unit.build_engines.test_lora import write_peft
 
 PROJECT = Path(__file__).parents[3]
+PLAIN = ("fp16", "bf16", "int8_wo", "int4_wo")  # what needs no calibration
 
 
 @pytest.fixture
@@ -295,3 +299,29 @@ def test_a_plan_shows_memory_fit_and_how_several_gpus_serve_it(
     assert re.search(r"leader +mpirun .*-n 1 .*tritonserver .* : -n 1 ", text)
     assert re.search(r"orchestrator +TRTLLM_ORCHESTRATOR=1 ", text)
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["qwen-7b-chat", "qwen-14b-chat", "gemma-7b", "gemma-2b", "llama-2-7b-chat", "chatglm3-6b"],
+)
+def test_the_six_models_are_planned_before_anything_is_fetched(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLIGHT_CALIBRATION_DATA", str(write_texts(tmp_path / "texts")))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no tools here: the container's
+    planner = replace(recipe(), gpus=list)
+    spec = load_spec(model)
+    for variant in spec.variants:
+        order = order_for(spec, variant, tmp_path / "home")
+        if order.variant.kind != "tensorrt_llm":
+            continue
+        plan = planner.plan(order)
+        makes = plan.stages[1]
+        is_plain = order.variant.kv_cache == "auto" and variant in PLAIN
+        assert makes.name == ("convert" if is_plain else "quantize")
+        assert [len(stage.commands) for stage in plan.stages] == [0, 1, 1, 0]
+        assert all(IMAGE in command for stage in plan.stages for command in stage.commands)
+        assert makes.required_bytes > 1e9
+        titles = [section.title for section in planner.sections(order)]
+        assert titles == ["Engine", "Memory of a GPU", "What fits", "The build takes"]
