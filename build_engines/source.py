@@ -61,8 +61,8 @@ def local_path(source: Source) -> Path | None:
         return None
     if isinstance(source, PathSource):
         path = Path(source.path).expanduser().absolute()
-        path_files(path)
-        return path
+        files = path_files(path)
+        return path if path.is_dir() else next(iter(files.values()))
     path = _locate(source)
     return path if path.suffix == GGUF_SUFFIX else path.parent
 
