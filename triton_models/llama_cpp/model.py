@@ -199,6 +199,10 @@ class LlamaModel:
         params.kv_unified = True
         params.swa_full = True  # else what is shared holds up the cells of a small window
         context: int | None = self._llama.init_from_model(self._model, params)
+        if context is None and params.type_k != params.type_v:
+            # multi-head latent attention (DeepSeek) keeps one vector for both
+            params.type_k = params.type_v
+            context = self._llama.init_from_model(self._model, params)
         if context is None:
             raise LlamaModelError(self._llama.why())
         return context
