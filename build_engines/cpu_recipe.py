@@ -44,7 +44,11 @@ class CpuRecipe:
         stages = (
             Stage(
                 name="tokenizer",
-                inputs={"max_seq_len": max_seq_len, "tools": tools},
+                inputs={
+                    "max_seq_len": max_seq_len,
+                    "chat_template": order.spec.chat_template,
+                    "tools": tools,
+                },
                 run=lambda out, context: _tokenizer(order, out),
                 required_bytes=_TOKENIZER_BYTES,
             ),
@@ -117,7 +121,9 @@ def _tokenizer(order: Order, out: Path) -> None:
     assert order.fetched is not None
     assert order.max_seq_len is not None
     reader = gguf_file.open_gguf(order.fetched)
-    write_tokenizer(reader, out, max_seq_len=order.max_seq_len)
+    write_tokenizer(
+        reader, out, max_seq_len=order.max_seq_len, chat_template=order.spec.chat_template
+    )
 
 
 def _quantize(order: Order, out: Path, context: StageContext) -> None:
@@ -162,5 +168,5 @@ def _describe(
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
             vocab_size=openvino_ir.check(done["convert"]),
         ),
-        tokens=special_tokens(order.spec.tokens, order.checkpoint),
+        tokens=special_tokens(order.spec.tokens, order.checkpoint, done["tokenizer"]),
     )

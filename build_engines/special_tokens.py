@@ -12,13 +12,19 @@ from build_engines.checkpoint import Checkpoint
 from build_engines.errors import SourceError
 from build_engines.spec import TokenOptions
 
+GENERATION_CONFIG = "generation_config.json"
 
-def special_tokens(options: TokenOptions, checkpoint: Checkpoint | None) -> SpecialTokens:
-    """What the spec leaves out is read from the checkpoint.
+
+def special_tokens(
+    options: TokenOptions, checkpoint: Checkpoint | None, tokenizer: Path | None = None
+) -> SpecialTokens:
+    """What the spec leaves out is read from the written tokenizer, else from the checkpoint.
 
     Raises SourceError where neither says what ends an answer.
     """
     found = _found(checkpoint) if checkpoint else {}
+    if tokenizer is not None:
+        found |= _read_json(tokenizer / GENERATION_CONFIG)
     eos_ids = options.eos_ids or _ids(found.get("eos_token_id"))
     if not eos_ids:
         raise SourceError(
@@ -47,7 +53,7 @@ def _found(checkpoint: Checkpoint) -> dict[str, Any]:
             "pad_token_id": config.get(f"{prefix}.padding_token_id"),
         }
     named = {key: value for key, value in config.items() if key.endswith("_token_id")}
-    generation = _read_json(checkpoint.path / "generation_config.json")
+    generation = _read_json(checkpoint.path / GENERATION_CONFIG)
     return {**named, **{key: value for key, value in generation.items() if value is not None}}
 
 

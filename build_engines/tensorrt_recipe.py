@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Limits
+from build_engines.artefact import Limits, SpecialTokens
 from build_engines.engine_config import read_engine_config
 from build_engines.engine_facts import engine_facts
 from build_engines.engine_options import EngineOptions, engine_options
@@ -183,7 +183,7 @@ class _Making:
                 max_input_len=found.max_input_len,
                 vocab_size=found.vocab_size,
             ),
-            tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
+            tokens=self._special_tokens(done[TOKENIZER]),
             engine=engine_facts(found, self.architecture, self.options),
         )
 
@@ -227,10 +227,13 @@ class _Making:
         )
         write_tokenizer_info(
             out / "tokenizer" / "tokenizer.json",
-            special_tokens(self.order.spec.tokens, self.order.checkpoint).eos_ids,
+            self._special_tokens(out).eos_ids,
             self.architecture.vocab_size,
             out / FILE_NAME,
         )
+
+    def _special_tokens(self, stage: Path) -> SpecialTokens:
+        return special_tokens(self.order.spec.tokens, self.order.checkpoint, stage / "tokenizer")
 
     def _run_checkpoint(self, out: Path, context: StageContext) -> None:
         self._run(self._checkpoint_command, out, context)

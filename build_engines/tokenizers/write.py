@@ -1,12 +1,14 @@
 """Writes the tokenizer of a checkpoint into an artefact: plain files that need no code.
 
-tokenizer.json, tokenizer_config.json and, for a chat model, chat_template.jinja.
+tokenizer.json, tokenizer_config.json, generation_config.json (what ends an answer) and, for a chat
+model, chat_template.jinja.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from gguf import GGUFReader
@@ -22,6 +24,7 @@ from build_engines.tokenizers.templates import read_template
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
+GENERATION_FILE = "generation_config.json"
 MORE_TEMPLATES = "additional_chat_templates"
 
 
@@ -55,9 +58,24 @@ def write_tokenizer(
         "clean_up_tokenization_spaces": False,
         **found.roles,
     }
-    (directory / CONFIG_FILE).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    tokens = _special_tokens(found)
+    _write_json(directory / CONFIG_FILE, config)
+    _write_json(directory / GENERATION_FILE, _generation(tokens))
     _write_templates(templates, directory)
-    return _special_tokens(found)
+    return tokens
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def _generation(tokens: SpecialTokens) -> dict[str, Any]:
+    named = {
+        "bos_token_id": tokens.bos_id,
+        "eos_token_id": tokens.eos_ids,
+        "pad_token_id": tokens.pad_id,
+    }
+    return {name: found for name, found in named.items() if found is not None}
 
 
 def _read(checkpoint: Path | GGUFReader) -> FoundTokenizer:
