@@ -69,7 +69,7 @@ def _manifest(
         variant=order.variant.name,
         kind=order.variant.kind,
         format=produced.format,
-        quantization=order.variant.quantization,
+        quantization=produced.quantization or order.variant.quantization,
         source=produced.source,
         tools=produced.tools,
         files=dict(sorted(files.items())),
@@ -81,7 +81,9 @@ def _manifest(
         verification=None if verified is None else verified.result,
         embedding_size=produced.embedding_size,
         engine=produced.engine,
+        adapters=dict(produced.adapters),
         family=order.spec.family,
+        order_key=order.key,
         tool_parser=order.spec.tool_parser,
         reasoning_parser=order.spec.reasoning_parser,
     )

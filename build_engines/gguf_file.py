@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
+from gguf import GGUFReader, LlamaFileType
 
 from build_engines.errors import ConversionError
 
@@ -57,3 +58,14 @@ def optional_field(reader: GGUFReader, key: str) -> Any | None:
     """Value of a metadata key, None if the file lacks it."""
     found = reader.get_field(key)
     return None if found is None else found.contents()
+
+
+def quantization(reader: GGUFReader) -> str:
+    """How most of the weights are stored, as llama.cpp names it: q4_0, q4_k_m, f16; of files that
+    do not say, the type of most tensors of more than one dimension."""
+    number = optional_field(reader, "general.file_type")
+    if number in {known.value for known in LlamaFileType}:
+        name = LlamaFileType(number).name
+        return str(name).removeprefix("MOSTLY_").removeprefix("ALL_").lower()
+    types = Counter(t.tensor_type.name for t in reader.tensors if len(t.shape) > 1)
+    return str(types.most_common(1)[0][0]).lower() if types else "gguf"

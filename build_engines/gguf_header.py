@@ -124,6 +124,8 @@ class _Header:
 
     def _tensor(self) -> tuple[str, list[int], int, int]:
         name = self._string()
+        if not name:
+            self._fail("it has a tensor without a name")
         num_dims = self._number("<I")
         if num_dims > _MAX_DIMS:
             self._fail(f"tensor {name} has {num_dims} dimensions")

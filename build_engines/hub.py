@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from build_engines.artefact import hash_file
 from build_engines.errors import DiskSpaceError, SourceError
 from build_engines.lock import build_lock
 from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
+from build_engines.shards import shard_names
 from build_engines.spec import HubSource
 
 PART_SUFFIX = ".part"
@@ -50,6 +53,22 @@ def download(source: HubSource, home: Path, report: Report) -> dict[str, Found]:
             return _download(source, commit, files, root, report)
 
 
+def read_config(source: HubSource) -> dict[str, Any]:
+    """A repository's config.json, without downloading the model. Raises SourceError."""
+    with _hub_errors(source):
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status
+
+        url = hf_hub_url(source.hf, "config.json", revision=source.revision)
+        response = get_session().get(url, headers=build_hf_headers(), follow_redirects=True)
+        hf_raise_for_status(response)
+        try:
+            return msgspec.json.decode(response.content, type=dict[str, Any])
+        except msgspec.DecodeError as exc:
+            raise SourceError(f"{source.hf}: config.json: {exc}") from exc
+
+
 def _list_files(source: HubSource) -> tuple[str, list[_RemoteFile]]:
     """The commit that the revision stands for, and what is needed of it."""
     from huggingface_hub import HfApi
@@ -70,9 +89,10 @@ def _list_files(source: HubSource) -> tuple[str, list[_RemoteFile]]:
 
 def _choose(source: HubSource, names: list[str]) -> list[str]:
     if source.file is not None:
-        if source.file not in names:
-            raise SourceError(f"{source.hf} has no file {source.file}: choose {_ggufs(names)}")
-        return [source.file]
+        wanted = shard_names(source.file)
+        if missing := [name for name in wanted if name not in names]:
+            raise SourceError(f"{source.hf} has no file {missing[0]}: choose {_ggufs(names)}")
+        return wanted
     if "config.json" not in names:
         raise SourceError(
             f"{source.hf} has no config.json: name one of its GGUF files as "
@@ -193,6 +213,10 @@ def _hub_errors(source: HubSource) -> Iterator[None]:
     except errors.RevisionNotFoundError as exc:
         raise SourceError(
             f"{source.hf} has no revision {source.revision}: leave it out or name another"
+        ) from exc
+    except errors.EntryNotFoundError as exc:
+        raise SourceError(
+            f"{source.hf} has no config.json: name one of its GGUF files as {source.hf}/FILE.gguf"
         ) from exc
     except errors.HfHubHTTPError as exc:
         raise SourceError(_http_reason(source, exc.response.status_code)) from exc

@@ -16,6 +16,7 @@ from build_engines.errors import LaunchError
 
 NVIDIA_BINARY = Path("/opt/tritonserver/bin/tritonserver")
 CPP_KIND, PYTORCH_KIND = "tensorrt_llm", "llm_api"
+GPU_KINDS = (CPP_KIND, PYTORCH_KIND)
 GpuIds = tuple[int, ...]
 
 _FLAGS: dict[str, object] = {
@@ -23,7 +24,6 @@ _FLAGS: dict[str, object] = {
     "exit-on-error": "false",  # one broken model must not take the others down
     "strict-readiness": "false",
     "grpc-infer-allocation-pool-size": 256,  # about as many as requests run at once
-    "grpc-infer-thread-count": 4,
     # clients that keep a quiet connection alive are not sent away (too_many_pings)
     "grpc-keepalive-time": 60_000,
     "grpc-keepalive-timeout": 20_000,
@@ -33,6 +33,10 @@ _FLAGS: dict[str, object] = {
     "metrics-config": "histogram_latencies=true",
     "exit-timeout-secs": 60,
 }
+
+
+# The wheel's Triton, which serves CPU models, is too old for it.
+_GPU_FLAGS: dict[str, object] = {"grpc-infer-thread-count": 4}
 
 
 class Mode(StrEnum):
@@ -109,6 +113,17 @@ def command(launch: Launch) -> Command:
             return Command(argv=_nodes(launch))
 
 
+def orchestrated(server: Sequence[str], num_gpus: int) -> Command:
+    """A tritonserver's command line, under which engines may span that many GPUs."""
+    # The spawned workers need the memory that Triton would take on each GPU beforehand.
+    memory = ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"]
+    memory += [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(num_gpus)]
+    return Command(
+        argv=["mpirun", "--allow-run-as-root", "-n", "1", *server, *memory],
+        env={"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"},
+    )
+
+
 def parse_gpus(text: str) -> dict[str, GpuIds]:
     """Which GPUs each model gets, from "llama=0,1 qwen=2". Raises LaunchError."""
     found: dict[str, GpuIds] = {}
@@ -179,7 +194,7 @@ def _check_gpus(launch: Launch, model: LaunchedModel) -> None:
             f"{model.pp_size}) but is given {len(ids)}: {gpu_device_ids(ids)}"
         )
     needed = max(ids) + 1 if ids else model.world_size
-    if model.kind in (CPP_KIND, PYTORCH_KIND) and needed > _num_gpus(launch):
+    if model.kind in GPU_KINDS and needed > _num_gpus(launch):
         raise LaunchError(
             f"{model.name} needs {needed} GPUs, this machine has {_num_gpus(launch)}: build it "
             "with a smaller tp_size or pp_size"
@@ -233,13 +248,7 @@ def _leader(launch: Launch) -> list[str]:
 
 
 def _orchestrator(launch: Launch) -> Command:
-    # The spawned workers need the memory that Triton would take on each GPU beforehand.
-    memory = ["--pinned-memory-pool-byte-size=0", "--enable-peer-access=false"]
-    memory += [f"--cuda-memory-pool-byte-size={gpu}:0" for gpu in range(_num_gpus(launch))]
-    return Command(
-        argv=["mpirun", "--allow-run-as-root", "-n", "1", *_server(launch), *memory],
-        env={"TRTLLM_ORCHESTRATOR": "1", "TRTLLM_ORCHESTRATOR_SPAWN_PROCESSES": "1"},
-    )
+    return orchestrated(_server(launch), _num_gpus(launch))
 
 
 def _nodes(launch: Launch) -> list[str]:
@@ -260,6 +269,9 @@ def _server(launch: Launch, rank: int = 0, loaded: Sequence[str] | None = None) 
         flags[f"{protocol}-port"] = getattr(launch, f"{protocol}_port")
     # of this port and rank: no other server can have it
     flags["backend-config"] = f"python,shm-region-prefix-name=inflight_{launch.grpc_port}_{rank}_"
+    flags |= _FLAGS
+    if any(model.kind in GPU_KINDS for model in launch.models):
+        flags |= _GPU_FLAGS
     argv = [f"--{name}" if value is None else f"--{name}={value}"
-            for name, value in (flags | _FLAGS).items()]  # fmt: skip
+            for name, value in flags.items()]  # fmt: skip
     return [str(launch.binary), *argv, *(f"--load-model={name}" for name in names)]

@@ -10,7 +10,8 @@ import msgspec
 SCHEMA_VERSION = 2
 # What may differ between two versions that answer the same: where and when they come from, and
 # what was measured of them.
-_CIRCUMSTANCES = ("version", "created", "source", "tools", "memory_bytes", "verification")
+_CIRCUMSTANCES = ("version", "created", "source", "tools", "memory_bytes", "verification",
+                  "order_key")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +131,7 @@ class Manifest:
     engine: EngineFacts | None = None
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by the name in requests
     verification: VerificationResult | None = None
+    order_key: str | None = None  # hash of what was ordered, where a checkpoint or spec was given
     version: int = 0  # the number of its directory; publishing gives it
 
 

@@ -25,25 +25,42 @@ from build_engines.assembly import assemble
 from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
-from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError, SpecError
+from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
+from build_engines.gguf_recipe import GgufRecipe
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.optimum_recipe import OptimumRecipe
+from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
-from build_engines.source import fetch_stage, fetched_path
+from build_engines.source import fetch_stage, fetched_path, local_path
 from build_engines.spec import Spec, load_spec
-from build_engines.stages import Stage, StageStore, builds_dir
+from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
+from build_engines.tensorrt_recipe import TensorRtRecipe
 
 # By Variant.recipe
-RECIPES: Mapping[str, Recipe] = {"cpu": CpuRecipe(), "embedding": EmbeddingRecipe()}
+RECIPES: Mapping[str, Recipe] = {
+    "cpu": CpuRecipe(),
+    "embedding": EmbeddingRecipe(),
+    "tensorrt_llm": TensorRtRecipe(),
+    "optimum": OptimumRecipe(),
+    "llama_cpp": GgufRecipe(),
+}
 STAGING_SUFFIX = ".building"
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the file system of a directory, be it there yet or not."""
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
     """What a build may use."""
 
-    free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
+    free_bytes: Callable[[Path], int] = free_bytes
     available_memory_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
 
 
@@ -61,32 +78,42 @@ def build(
 ) -> Artefact:
     """The published artefact of a model's variant (None: the default one), built if need be.
 
+    Raises BuildError.
+    """
+    spec = load_spec(spec) if isinstance(spec, str) else spec
+    return build_order(order_for(spec, variant, home), progress, recipes=recipes, machine=machine)
+
+
+def build_order(
+    order: Order,
+    progress: Progress = silent,
+    *,
+    recipes: Mapping[str, Recipe] = RECIPES,
+    machine: Machine = THIS_MACHINE,
+) -> Artefact:
+    """The published artefact of an order, built unless it is there.
+
     Two builds of one thing exclude each other: the second waits and returns what the first has
     built. A build that fails or is killed leaves nothing but finished stages, which the next one
     goes on from. Raises BuildError.
     """
-    order = make_order(spec, variant, home)
-    name, variant = order.spec.name, order.variant.name
-    if (found := find_artefact(home, name, variant)) is not None:
+    if (found := _published(order)) is not None:
         return found
-    recipe = recipe_for(order, recipes)
-    with build_lock(home, name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
-        if (found := find_artefact(home, name, variant)) is not None:
+    name, variant = order.spec.name, order.variant.name
+    with build_lock(order.home, name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
+        if (found := _published(order)) is not None:
             return found
-        collect_leftovers(home)
-        with _full_disk_is_named(home, machine):
-            return _build(order, recipe, progress, machine)
+        collect_leftovers(order.home)
+        with _full_disk_is_named(order.home, machine):
+            return _build(order, recipes, progress, machine)
 
 
-def make_order(spec: str | Spec, variant: str | None, home: Path) -> Order:
-    """What is asked for, with nothing left open. Raises SpecError."""
-    spec = load_spec(spec) if isinstance(spec, str) else spec
-    if spec.source is None:
-        raise SpecError(f"{spec.name} has no source: give its checkpoint by --checkpoint")
-    chosen = variant or spec.default_variant or next(iter(spec.variants), None)
-    if chosen is None:
-        raise SpecError(f"{spec.name} has no default_variant: choose one by --variant")
-    return Order(spec=spec, variant=spec.variant(chosen), source=spec.source, home=home)
+def _published(order: Order) -> Artefact | None:
+    """What is current, if it is what is ordered."""
+    found = find_artefact(order.home, order.spec.name, order.variant.name)
+    if found is None or order.key in (None, found.manifest.order_key):
+        return found
+    return None
 
 
 def recipe_for(order: Order, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
@@ -110,30 +137,45 @@ def collect_leftovers(home: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _build(order: Order, recipe: Recipe, progress: Progress, machine: Machine) -> Artefact:
+def _build(
+    order: Order, recipes: Mapping[str, Recipe], progress: Progress, machine: Machine
+) -> Artefact:
     store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
     store.root.mkdir(parents=True, exist_ok=True)
     store.discard_partial()
-    fetch = fetch_stage(order.source, order.home)
-    if order.architecture is not None:  # known before anything is fetched: so is what it takes
-        _check_room(order, [fetch, *recipe.plan(order).stages], store, machine)
-    store.run(fetch, progress)
-    order = with_checkpoint(order, store.before["fetch"].path)
-    plan = recipe.plan(order)
-    _check_room(order, plan.stages, store, machine)
-    for stage in plan.stages:
-        store.run(stage, progress)
-    artefact = _publish(order, plan, store, progress)
+    with failures_in_log(store.log):
+        fetch = fetch_stage(order.source, order.home)
+        early = with_what_is_here(order, store.find(fetch))
+        if early.architecture is not None:  # known before anything is fetched: so is what it takes
+            plan = recipe_for(early, recipes).plan(early)
+            _check_room(order, [fetch, *plan.stages], store, machine)
+        finished = store.run(fetch, progress)
+        order = with_checkpoint(order, fetched_path(finished.path))
+        plan = recipe_for(order, recipes).plan(order)
+        _check_room(order, plan.stages, store, machine)
+        for stage in plan.stages:
+            store.run(stage, progress)
+        artefact = _publish(order, plan, store, progress)
     store.collect()
     return artefact
 
 
-def with_checkpoint(order: Order, fetch_dir: Path) -> Order:
+def with_what_is_here(order: Order, fetched: Finished | None) -> Order:
+    """The order with its checkpoint, if that is on this machine already."""
+    if fetched is not None:
+        return with_checkpoint(order, fetched_path(fetched.path))
+    path = local_path(order.source)
+    return order if path is None else with_checkpoint(order, path)
+
+
+def with_checkpoint(order: Order, path: Path) -> Order:
     """The order, once its checkpoint is here. Raises SourceError for one that is not whole."""
-    path = fetched_path(fetch_dir)
-    # An encoder is no causal language model: its recipe reads the folder itself.
-    checkpoint = None if order.spec.is_embedding else open_checkpoint(path)
-    return replace(order, fetched=path, checkpoint=checkpoint)
+    if order.spec.is_embedding:  # no causal language model: its recipe reads the folder itself
+        return replace(order, fetched=path)
+    checkpoint = open_checkpoint(path)
+    spec = with_family(order.spec, checkpoint)
+    variant = variant_of(spec, order.variant.name)
+    return replace(order, spec=spec, variant=variant, fetched=path, checkpoint=checkpoint)
 
 
 def _publish(order: Order, plan: BuildPlan, store: StageStore, progress: Progress) -> Artefact:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import EngineFacts, Limits, SpecialTokens
+from build_engines.artefact import Adapter, EngineFacts, Limits, SpecialTokens
 from build_engines.checkpoint import Checkpoint
 from build_engines.spec import Source, Spec
 from build_engines.stages import Stage
@@ -28,6 +28,8 @@ class Order:
     home: Path
     fetched: Path | None = None  # the checkpoint's folder or GGUF file
     checkpoint: Checkpoint | None = None  # `fetched`, opened; None for embedding models
+    # Hash of what was asked for; None: whatever is published under the name will do
+    key: str | None = None
 
     @property
     def architecture(self) -> Architecture | None:
@@ -51,8 +53,10 @@ class Produced:
     tools: dict[str, str]
     limits: Limits
     tokens: SpecialTokens
+    quantization: str | None = None  # None: the variant's
     embedding_size: int | None = None
     engine: EngineFacts | None = None
+    adapters: Mapping[str, Adapter] = field(default_factory=dict)
 
 
 class Describe(Protocol):

@@ -17,6 +17,7 @@ from build_engines.artefact import FileEntry, hash_file
 from build_engines.errors import SourceError
 from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
 from build_engines.progress import Progress
+from build_engines.shards import shard_paths
 from build_engines.spec import HubSource, PackageSource, PathSource, Source
 from build_engines.stages import Stage, StageContext
 
@@ -51,6 +52,21 @@ def fetched_path(fetch_dir: Path) -> Path:
     return (folder / "config.json").readlink().parent
 
 
+def local_path(source: Source) -> Path | None:
+    """Where a source is, before it is fetched: None for what is still to be downloaded.
+
+    Raises SourceError for one that is missing.
+    """
+    if isinstance(source, HubSource):
+        return None
+    if isinstance(source, PathSource):
+        path = Path(source.path).expanduser().absolute()
+        path_files(path)
+        return path
+    path = _locate(source)
+    return path if path.suffix == GGUF_SUFFIX else path.parent
+
+
 def source_facts(source: Source, fetch_dir: Path) -> dict[str, str]:
     """What a manifest says of where the weights are from."""
     if isinstance(source, PathSource):
@@ -61,7 +77,7 @@ def source_facts(source: Source, fetch_dir: Path) -> dict[str, str]:
 def path_files(path: Path) -> dict[str, Path]:
     """What is taken of a local checkpoint: name in `checkpoint/` -> file. Raises SourceError."""
     if path.is_file() and path.suffix == GGUF_SUFFIX:
-        return {path.name: path}
+        return {shard.name: shard for shard in shard_paths(path)}
     if not path.is_dir():
         reason = "is neither a folder nor a .gguf file" if path.exists() else "is not there"
         raise SourceError(f"the checkpoint {path} {reason}: give a folder or a GGUF file")

@@ -17,6 +17,7 @@ from build_engines.architecture import Architecture
 from build_engines.artefact import is_safe_name
 from build_engines.errors import SpecError
 from build_engines.variants import (
+    KindOf,
     Lora,
     LoraOptions,
     Speculative,
@@ -143,11 +144,11 @@ class Spec:
     verify: Verification | EmbeddingVerification | None = None
     variants: dict[str, VariantOptions] = field(default_factory=dict)
 
-    def variant(self, name: str, *, has_engine_flow: bool = True) -> Variant:
+    def variant(self, name: str, *, kind_of: KindOf | None = None) -> Variant:
         """The variant `name`, with what the whole spec says filled in.
 
-        One that is not listed is taken for the quantization of its name; `has_engine_flow` then
-        decides which of the two GPU kinds builds it. Raises SpecError with the names there are.
+        One that is not listed is taken for the quantization of its name; `kind_of` tells which of
+        the GPU kinds the family has it in. Raises SpecError with the names there are.
         """
         options = self.variants.get(name) or implicit_options(name)
         if options is None or (self.is_embedding and name not in self.variants):
@@ -160,7 +161,7 @@ class Spec:
             lora=self.lora,
             speculative=self.speculative,
             kind="embedding" if self.is_embedding else None,
-            has_engine_flow=has_engine_flow,
+            kind_of=kind_of,
         )
 
 

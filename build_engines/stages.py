@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import msgspec
 
 from build_engines.artefact import FileEntry, describe_files, sync_tree
-from build_engines.errors import ToolError
+from build_engines.errors import BuildError, ToolError
 from build_engines.progress import Progress
 
 STAGE_FILE = "stage.json"
@@ -172,6 +174,22 @@ class StageStore:
         partial.rename(target)
         progress(stage.name, 1, 1)
         return Finished(path=target, digest=digest)
+
+
+@contextmanager
+def failures_in_log(log: Path) -> Iterator[None]:
+    """Writes down how a build ended, and turns what nobody expected into one line with the log."""
+    try:
+        yield
+    except Exception as exc:
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        if isinstance(exc, (BuildError, OSError)):
+            raise
+        first = str(exc).strip().partition("\n")[0]
+        raise BuildError(
+            f"the build failed unexpectedly ({type(exc).__name__}: {first}): see {log}"
+        ) from exc
 
 
 def own_bytes(directory: Path) -> int:

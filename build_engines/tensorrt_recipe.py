@@ -31,6 +31,7 @@ from build_engines.tensorrt_commands import Places, build_command, checkpoint_co
 from build_engines.tensorrt_inputs import EngineInputs
 from build_engines.tensorrt_sections import engine_sections
 from build_engines.toolchain import EXAMPLES, PINNED_VERSION, Job, ToolSettings, find_toolchain
+from build_engines.verify_stage import verify_stage
 from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
 
 TOKENIZER, BUILD = "tokenizer", "build"
@@ -45,12 +46,6 @@ def _write_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
     write_tokenizer(checkpoint, directory, **options)
 
 
-def _verify_stage(order: Order, **plan: Any) -> Stage:
-    from build_engines.verify_stage import verify_stage
-
-    return verify_stage(order, **plan)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRtRecipe:
     """tokenizer -> convert or quantize -> build -> verify."""
@@ -58,7 +53,7 @@ class TensorRtRecipe:
     settings: Callable[[], ToolSettings] = ToolSettings.from_env
     gpus: Callable[[], list[Gpu]] = local_gpus
     tokenizing: Callable[..., object] = _write_tokenizer
-    verifying: Callable[..., Stage] = _verify_stage
+    verifying: Callable[..., Stage] = verify_stage
 
     def plan(self, order: Order) -> BuildPlan:
         """See Recipe. Raises ChoiceError for what the family or this machine's GPU cannot do."""
@@ -233,7 +228,7 @@ class _Making:
         )
 
     def _special_tokens(self, stage: Path) -> SpecialTokens:
-        return special_tokens(self.order.spec.tokens, self.order.checkpoint, stage / "tokenizer")
+        return special_tokens(self.order.spec.tokens, stage / "tokenizer")
 
     def _run_checkpoint(self, out: Path, context: StageContext) -> None:
         self._run(self._checkpoint_command, out, context)

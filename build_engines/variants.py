@@ -6,6 +6,7 @@ Knows nothing of which families can be built how: families.py checks the choice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -18,13 +19,16 @@ Kind = Literal["tensorrt_llm", "llm_api", "cpu", "llama_cpp", "embedding"]
 KvCache = Literal["auto", "int8", "fp8"]
 SpeculativeMode = Literal["draft_target", "eagle", "medusa", "lookahead"]
 
+KindOf = Callable[[str], str]  # which kind a family has a quantization in
+
 GPU_KINDS = frozenset({"tensorrt_llm", "llm_api"})
 GPU_QUANTIZATIONS = (
     *("fp16", "bf16", "fp8", "int8_wo", "int4_wo", "int4_awq", "int8_sq", "w4a8_awq", "nvfp4"),
 )
 GGUF_QUANTIZATIONS = ("f16", "q8_0", "q4_0")  # requantized from GGUF into OpenVINO IR
 # OpenVINO IR by optimum-intel, from a Hugging Face checkpoint: name of the variant -> quantization
-OPTIMUM_VARIANTS = {"openvino": "f32", "openvino_int8": "int8"}
+OPENVINO = "openvino"
+OPTIMUM_VARIANTS = {OPENVINO: "f32", "openvino_int8": "int8"}
 GGUF_AS_IT_IS = "gguf"
 
 
@@ -135,6 +139,11 @@ class Variant:
         return self.tp_size * self.pp_size
 
 
+def _gpu_kind(quantization: str, kind_of: KindOf | None) -> Kind:
+    """Engines, until the family is known to have none."""
+    return "llm_api" if kind_of and kind_of(quantization) == "llm_api" else "tensorrt_llm"
+
+
 def implicit_options(name: str) -> VariantOptions | None:
     """A variant that no spec lists, by the quantization in its name; None: it is none."""
     if name in GPU_QUANTIZATIONS:
@@ -156,17 +165,18 @@ def resolve_variant(
     lora: Lora | None,
     speculative: Speculative | None,
     kind: Kind | None,
-    has_engine_flow: bool,
+    kind_of: KindOf | None,
 ) -> Variant:
-    """Fills in what the spec (`limits`, `lora`, `speculative`, `kind`) and the name say."""
+    """Fills in what the spec (`limits`, `lora`, `speculative`, `kind`), the family (`kind_of`) and
+    the name say."""
     implied = implicit_options(options.quantization or name)
     quantization = options.quantization or (implied.quantization if implied else None)
     if quantization is None:
         raise SpecError(f"variants.{name}.quantization is missing")
-    gpu_kind: Kind = "tensorrt_llm" if has_engine_flow else "llm_api"
+    known = options.kind or kind or (implied.kind if implied else None)
     return Variant(
         name=name,
-        kind=options.kind or kind or (implied.kind if implied else None) or gpu_kind,
+        kind=known or _gpu_kind(quantization, kind_of),
         quantization=quantization,
         kv_cache=options.kv_cache,
         tp_size=options.tp_size,

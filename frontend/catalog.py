@@ -49,6 +49,16 @@ class CatalogModel:
     def variants(self) -> list[str]:
         return [artefact.manifest.variant for artefact in self.artefacts]
 
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the LoRA adapters of any variant."""
+        return sorted({name for artefact in self.artefacts for name in artefact.manifest.adapters})
+
+    @property
+    def names(self) -> list[str]:
+        """What requests may call it: with an adapter's name behind a colon, too."""
+        return [self.name, *(f"{self.name}:{adapter}" for adapter in self.adapters)]
+
     def artefact(self, variant: str) -> Artefact:
         """The current version of a variant; of any other one when it is not there."""
         by_variant = {artefact.manifest.variant: artefact for artefact in self.artefacts}
@@ -126,6 +136,15 @@ class Catalog:
             return self._models[resolved]
         except KeyError:
             raise ModelNotFound(model=name or resolved, param="model") from None
+
+    def get_with_adapter(self, name: str | None) -> tuple[CatalogModel, str | None]:
+        """Find the model of `model:adapter`; the adapter is whatever stands there, or None.
+
+        Raises:
+            ModelNotFound: there is no such model.
+        """
+        model, colon, adapter = (name or "").partition(":")
+        return self.get(model), adapter if colon else None
 
     def rescan(self) -> None:
         """See what has been built since; a load does it before it chooses a variant."""

@@ -13,6 +13,7 @@ from build_engines.errors import BuildError
 from frontend.bench.command import bench_command
 from frontend.settings import SettingsError, load_settings
 from frontend.telemetry.logs import configure_logging
+from frontend.triton_command import triton_command
 
 app = typer.Typer(
     name="inflight", help="Serves LLMs.", no_args_is_help=True, add_completion=False,
@@ -20,6 +21,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command("build")(build_command)
 app.command("bench")(bench_command)
+app.command("triton")(triton_command)
 
 
 @app.command("serve")

@@ -11,6 +11,7 @@ ServingError                      500
 │   └── UnsupportedContentEncoding 415
 ├── NotFound                      404
 │   ├── ModelNotFound             404
+│   ├── AdapterNotFound           404
 │   ├── ResponseNotFound          404
 │   └── VariantNotFound           404
 ├── AuthenticationFailed          401
@@ -18,6 +19,7 @@ ServingError                      500
 ├── Unavailable                   503  with Retry-After
 │   ├── EngineUnavailable         503
 │   ├── ServerOverloaded          503
+│   ├── AdapterEvicted            503
 │   └── ModelNotLoaded            503
 │       └── ModelChanged          503
 ├── ModelLoadFailed               500
@@ -122,6 +124,12 @@ class ModelNotFound(NotFound):
     code, native_code, key = "model_not_found", "MODEL_NOT_FOUND", "model_not_found"
 
 
+class AdapterNotFound(NotFound):
+    """Values: model, adapter, adapters."""
+
+    code, native_code, key = "adapter_not_found", "ADAPTER_NOT_FOUND", "adapter_not_found"
+
+
 class ResponseNotFound(NotFound):
     """Values: response_id."""
 
@@ -156,6 +164,12 @@ class EngineUnavailable(Unavailable):
 
 class ServerOverloaded(Unavailable):
     code, native_code, key = "overloaded", "OVERLOADED", "overloaded"
+
+
+class AdapterEvicted(Unavailable):
+    """The engine does not have a LoRA adapter in its cache, or not any more."""
+
+    code, native_code, key = "adapter_evicted", "ADAPTER_EVICTED", "adapter_evicted"
 
 
 class ModelNotLoaded(Unavailable):

@@ -257,6 +257,23 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "Load it first: POST /api/v1/models/{model}/load",
         "请先调用加载接口",
     ),
+    "adapter_not_found": (
+        "The model '{model}' has no adapter '{adapter}'; it has: {adapters}.",
+        "模型 '{model}' 没有适配器 '{adapter}'，可用的适配器：{adapters}",
+    ),
+    "adapter_not_found.details": (
+        "Write the model as {model}:ADAPTER, or {model} alone.",
+        "请将模型写为 {model}:适配器，或只写 {model}",
+    ),
+    "adapter_evicted": (
+        "The engine has no room for the adapter now.",
+        "引擎暂时没有空间加载该适配器",
+    ),
+    "adapter_evicted.details": ("Try again in a second.", "请稍后重试"),
+    "no_adapters": (
+        "The engine of the model '{model}' takes no LoRA adapters: leave out ':{adapter}'.",
+        "模型 '{model}' 的引擎不支持 LoRA 适配器，请去掉 ':{adapter}'",
+    ),
     "model_changed": (
         "The model '{model}' has changed to another version while the request was prepared.",
         "准备请求时模型 '{model}' 已切换到另一个版本",

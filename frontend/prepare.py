@@ -8,19 +8,27 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from build_engines import lora_files
 from build_engines.artefact import Artefact
 from frontend import guides
 from frontend.catalog import Catalog
 from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser, Reading
 from frontend.engine import Engine
-from frontend.errors import ContextLengthExceeded, InvalidParameter
+from frontend.errors import AdapterNotFound, ContextLengthExceeded, InvalidParameter
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.extras import ExtraFields
 from frontend.protocol.sampling import SamplingFields
 from frontend.protocol.tools import ToolUse
 from frontend.text.detokenizer import Decoder, MarkupDecoder
 from frontend.text.tokenizer import ChatTemplateError, TextTokenizer
-from frontend.types import GenerationRequest, Guide, LoadedModel, ModelLimits, SamplingParams
+from frontend.types import (
+    GenerationRequest,
+    Guide,
+    LoadedModel,
+    LoraAdapter,
+    ModelLimits,
+    SamplingParams,
+)
 
 # Tokenizing takes about 1 ms for 10 kB; above this much it would hold up the other streams.
 OFF_LOOP_CHARS = 10_000
@@ -52,15 +60,17 @@ class TextModel:
     artefact: Artefact
     tokenizer: TextTokenizer
     fingerprint: str
+    adapter: LoraAdapter | None = None
 
 
 async def text_model(name: str | None, *, catalog: Catalog, engine: Engine) -> TextModel:
     """
     Raises:
-        InvalidParameter: the model makes embeddings.
+        InvalidParameter: the model makes embeddings, or its engine takes no adapters.
+        AdapterNotFound: the model has no such adapter.
         ModelNotFound, ModelNotLoaded, EngineUnavailable: nothing can serve it now.
     """
-    model = catalog.get(name)
+    model, adapter = catalog.get_with_adapter(name)
     loaded = await engine.loaded_model(model.name)
     if loaded.embedding_size is not None:
         raise InvalidParameter("model", "makes_embeddings_only", model=model.name)
@@ -71,7 +81,23 @@ async def text_model(name: str | None, *, catalog: Catalog, engine: Engine) -> T
         artefact=artefact,
         tokenizer=catalog.tokenizer(artefact),
         fingerprint=catalog.fingerprint(artefact),
+        adapter=_adapter(adapter, artefact, loaded),
     )
+
+
+def _adapter(name: str | None, artefact: Artefact, loaded: LoadedModel) -> LoraAdapter | None:
+    if name is None:
+        return None
+    adapters = artefact.manifest.adapters
+    # Our own CPU engines have all tensors of the contract, and refuse these.
+    if not loaded.takes_adapters or artefact.manifest.kind not in lora_files.KINDS:
+        raise InvalidParameter("model", "no_adapters", model=loaded.name, adapter=name)
+    if name not in adapters:
+        known = ", ".join(sorted(adapters)) or "-"
+        raise AdapterNotFound(model=loaded.name, adapter=name, adapters=known, param="model")
+    found = adapters[name]
+    directory = str(artefact.path / found.directory)
+    return LoraAdapter(name=name, task_id=found.task_id, directory=directory)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,6 +240,7 @@ def new_generation(
         request_id=f"{id_prefix}{uuid.uuid4().hex}",
         model=model.name,
         prepared_for=model.loaded.served,
+        adapter=model.adapter,
         prompt_token_ids=token_ids,
         max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
         sampling=sampling,

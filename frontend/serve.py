@@ -10,6 +10,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 from rich.console import Console
@@ -51,7 +52,7 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         listening = stack.enter_context(_listen(settings))
         _ensure_built(settings)
         if settings.triton_url is None:
-            stack.enter_context(_only_server_of(settings.home))
+            stack.enter_context(only_server_of(settings.home))
             triton = _prepare_triton(settings)
             stack.callback(triton.stop)
             with console.status("Starting Triton and loading the model ..."):
@@ -83,8 +84,10 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 @contextmanager
-def _only_server_of(home: Path) -> Iterator[None]:
+def only_server_of(home: Path) -> Iterator[TextIO]:
     """Keep another Triton from the same repository folder and the list of what is to be loaded.
+
+    Yields the file whose lock says so.
 
     Raises:
         ServeError: one runs there.
@@ -103,7 +106,7 @@ def _only_server_of(home: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        yield lock
 
 
 def _ensure_built(settings: Settings) -> None:

@@ -7,6 +7,7 @@ Nothing else reads the environment or that file.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -16,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
+_PLACEMENT = re.compile(r"\s*([^\s=]+=\d+(,\d+)*\s*)*")
 
 
 class SettingsError(ValueError):
@@ -35,6 +37,7 @@ class Settings:
     triton_url: str | None = None  # host:port of a Triton's gRPC; None: start the embedded one
     triton_metrics_url: str | None = None  # of that Triton; None: same host, port 8002
     triton_binary: Path | None = None  # the tritonserver to start; None: the one that is found
+    gpus: str = ""  # of models that share a Triton with others: "llama=0,1 qwen=2"; rest: the first
     triton_grpc_port: int = 8001  # the embedded Triton listens on loopback only
     triton_metrics_port: int = 8002
     triton_http_port: int = 8003
@@ -70,6 +73,7 @@ class Settings:
         self._check("log_format", self.log_format in ("text", "json"), "must be text or json")
         self._check("cors_origins", self._are_origins(), "must be * or URLs as https://example.com")
         self._check("model", bool(self.model.strip()), "must not be empty")
+        self._check("gpus", _PLACEMENT.fullmatch(self.gpus) is not None, "must be NAME=0,1 NAME=2")
         self._check("num_threads", self.num_threads >= 0, "must be 0 or more")
         self._check("request_timeout_s", 1 <= self.request_timeout_s <= 86400, "must be 1 to 86400")
         self._check(

@@ -60,6 +60,15 @@ class ServedVersion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LoraAdapter:
+    """A LoRA adapter of a served model."""
+
+    name: str
+    task_id: int  # 64 bits, unsigned: what the engine knows it by
+    directory: str  # with its weights, for an engine that wants them with a request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """A validated request; nothing downstream checks or changes it."""
 
@@ -83,6 +92,12 @@ class GenerationRequest:
     # Whether it may go to another version that reads the same token ids: when a part of its answer
     # has been given out, it cannot be prepared again.
     may_move: bool = False
+    adapter: LoraAdapter | None = None
+
+    @property
+    def model_name(self) -> str:
+        """As clients write it."""
+        return self.model if self.adapter is None else f"{self.model}:{self.adapter.name}"
 
     def continued(self, token_ids: list[int], *, part: str) -> GenerationRequest:
         """The request for what comes behind these tokens of the answer, now the prompt's end.
@@ -197,3 +212,7 @@ class LoadedModel:
     embedding_size: int | None = None  # values of a vector; None: it generates tokens
     artefact_dir: str = ""  # of the artefact's version that it runs
     served: ServedVersion | None = None  # None: not loaded by us
+
+    @property
+    def takes_adapters(self) -> bool:
+        return "lora_task_id" in self.inputs

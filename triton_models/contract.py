@@ -524,6 +524,7 @@ KINDS: dict[str, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]] = {
     "tensorrt_llm": (INPUTS, OUTPUTS),
     "llm_api": (LLM_API_INPUTS, LLM_API_OUTPUTS),
     "cpu": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
+    "llama_cpp": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "scripted": (INPUTS + CPU_EXTRA_INPUTS, OUTPUTS + CPU_EXTRA_OUTPUTS),
     "embedding": (EMBEDDING_INPUTS, EMBEDDING_OUTPUTS),
 }
@@ -541,8 +542,15 @@ def markdown_tables() -> str:
             *_table(CPU_EXTRA_INPUTS),
             "\n### Additional outputs of `cpu`\n",
             *_table(CPU_EXTRA_OUTPUTS),
+            "\n### Of all these, `llm_api` has\n",
+            f"Inputs: {_names(LLM_API_INPUTS)}.\n",
+            f"Outputs: {_names(LLM_API_OUTPUTS)}.",
         ]
     )
+
+
+def _names(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"`{spec.name}`" for spec in specs)
 
 
 def _table(specs: tuple[TensorSpec, ...]) -> list[str]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import orjson
 from gguf import GGUFReader
 
 from build_engines.artefact import SpecialTokens
 from build_engines.gguf_file import open_gguf
+from build_engines.special_tokens import write_special_tokens
 from build_engines.tokenizers.ends import end_ids
 from build_engines.tokenizers.found import DEFAULT_TEMPLATE, FoundTokenizer
 from build_engines.tokenizers.gguf import read_gguf
@@ -24,7 +24,6 @@ from build_engines.tokenizers.templates import read_template
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"
-GENERATION_FILE = "generation_config.json"
 MORE_TEMPLATES = "additional_chat_templates"
 
 
@@ -59,23 +58,10 @@ def write_tokenizer(
         **found.roles,
     }
     tokens = _special_tokens(found)
-    _write_json(directory / CONFIG_FILE, config)
-    _write_json(directory / GENERATION_FILE, _generation(tokens))
+    (directory / CONFIG_FILE).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    write_special_tokens(tokens, directory)
     _write_templates(templates, directory)
     return tokens
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2))
-
-
-def _generation(tokens: SpecialTokens) -> dict[str, Any]:
-    named = {
-        "bos_token_id": tokens.bos_id,
-        "eos_token_id": tokens.eos_ids,
-        "pad_token_id": tokens.pad_id,
-    }
-    return {name: found for name, found in named.items() if found is not None}
 
 
 def _read(checkpoint: Path | GGUFReader) -> FoundTokenizer:

@@ -49,8 +49,7 @@ class Oracle:
     @property
     def noise(self) -> float:
         """Nats by which it differs from the exact model itself, on average."""
-        is_exact = self.has_same_weights or self.format is OracleFormat.OPENVINO
-        return 0.0 if is_exact else LLAMA_CPP_NOISE
+        return 0.0 if self.format is OracleFormat.OPENVINO else LLAMA_CPP_NOISE
 
     def start(self) -> OracleProcess:
         """Begin to load it, which may take as long as the built model's own loading."""

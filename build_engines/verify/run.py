@@ -122,7 +122,7 @@ class _Job:
         pool = stack.enter_context(ThreadPoolExecutor(1))
         reading = pool.submit(read)
         settings = load_settings({"home": self.home})
-        scratch = stack.enter_context(scratch_triton(settings, self.report.log))
+        scratch = stack.enter_context(scratch_triton(settings, self.artefact, self.report.log))
         return reading.result(), scratch
 
     def _tolerance(self) -> float:

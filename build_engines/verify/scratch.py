@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ from typing import TextIO, TypeVar
 
 from build_engines.artefact import Artefact
 from build_engines.errors import VerificationError
+from build_engines.launch import CPP_KIND, orchestrated
 from frontend.settings import Settings
 from frontend.telemetry.memory import model_bytes
 from frontend.triton.client import TritonClient
-from frontend.triton.installation import TritonStartError
+from frontend.triton.installation import TritonStartError, find_installation
 from frontend.triton.repository import ModelRepository
 from frontend.triton.server import LOOPBACK, EmbeddedTriton, Ports
 from frontend.types import LoadedModel
@@ -56,16 +57,18 @@ class ScratchTriton:
 
 
 @contextmanager
-def scratch_triton(settings: Settings, log: TextIO) -> Iterator[ScratchTriton]:
-    """Start one on free loopback ports; afterwards stop it, and copy the end of its log.
+def scratch_triton(settings: Settings, artefact: Artefact, log: TextIO) -> Iterator[ScratchTriton]:
+    """Start one that can serve the artefact on free loopback ports; afterwards stop it, and copy
+    the end of its log.
 
     Raises:
-        VerificationError: no Triton can be started here.
+        VerificationError: no such Triton can be started here.
     """
     with tempfile.TemporaryDirectory(prefix="inflight-verify-") as folder:
         home = Path(folder)
         try:
-            scratch = _start(settings, home)
+            _check_backend(settings, artefact)
+            scratch = _start(settings, home, artefact)
             try:
                 yield scratch
             finally:
@@ -82,7 +85,30 @@ def _temporary(artefact: Artefact) -> Artefact:
     return replace(artefact, manifest=manifest, path=artefact.path.resolve())
 
 
-def _start(settings: Settings, home: Path) -> ScratchTriton:
+def _check_backend(settings: Settings, artefact: Artefact) -> None:
+    """TensorRT-LLM's backend is not in the wheel's Triton. Raises VerificationError."""
+    if artefact.manifest.kind != CPP_KIND:
+        return
+    backends = find_installation(settings.triton_binary).backends
+    if backends is None or not (backends / "tensorrtllm").is_dir():
+        raise VerificationError(
+            "a TensorRT engine is verified by NVIDIA's Triton, which is not here: build in the "
+            "image of docker/triton.Dockerfile (docker/build-engine), or name a tritonserver with "
+            "the tensorrtllm backend by INFLIGHT_TRITON_BINARY"
+        )
+
+
+def _starter(artefact: Artefact) -> tuple[Callable[[list[str]], list[str]], Mapping[str, str]]:
+    """What starts Triton, and with which variables: an engine of several GPUs is orchestrated."""
+    engine = artefact.manifest.engine
+    if artefact.manifest.kind != CPP_KIND or engine is None or engine.world_size == 1:
+        return list, {}
+    world_size = engine.world_size
+    return lambda server: orchestrated(server, world_size).argv, orchestrated([], world_size).env
+
+
+def _start(settings: Settings, home: Path, artefact: Artefact) -> ScratchTriton:
+    wrap, variables = _starter(artefact)
     for attempt in range(NUM_STARTS):
         ports = _free_ports()
         own = replace(
@@ -93,7 +119,14 @@ def _start(settings: Settings, home: Path) -> ScratchTriton:
             triton_metrics_port=ports.metrics,
             triton_http_port=ports.http,
         )
-        triton = EmbeddedTriton(home, ports, binary=settings.triton_binary, stop_grace_s=0)
+        triton = EmbeddedTriton(
+            home,
+            ports,
+            binary=settings.triton_binary,
+            wrap=wrap,
+            variables=variables,
+            stop_grace_s=0,
+        )
         try:
             triton.start()
         except TritonStartError:

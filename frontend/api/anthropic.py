@@ -29,7 +29,7 @@ async def create_message(request: Request) -> HTTPResponse | None:
     generation = prepared.generation
     encoder = MessageEncoder(
         request_id=generation.request_id,
-        model=generation.model,
+        model=generation.model_name,
         num_prompt_tokens=len(generation.prompt_token_ids),
         is_bound_by_context=generation.max_new_tokens < body.max_tokens,
     )

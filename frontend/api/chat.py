@@ -34,7 +34,7 @@ def _encoder(body: ChatRequest, prepared: PreparedRequest) -> ChatEncoder:
     generation = prepared.generation
     return ChatEncoder(
         request_id=generation.request_id,
-        model=generation.model,
+        model=generation.model_name,
         created=int(time.time()),
         prompt_token_ids=generation.prompt_token_ids,
         fingerprint=prepared.fingerprint,

@@ -43,7 +43,7 @@ def _encoder(body: CompletionRequest, prepared: PreparedCompletion) -> Completio
     generation = prepared.first.generation
     return CompletionEncoder(
         request_id=generation.request_id,
-        model=generation.model,
+        model=generation.model_name,
         created=int(time.time()),
         fingerprint=prepared.first.fingerprint,
         prompts=prepared.prompts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from sanic import HTTPResponse, Request
 
@@ -13,7 +14,7 @@ from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.catalog import CatalogModel
 from frontend.context import Context, context_of
-from frontend.errors import Unavailable
+from frontend.errors import AdapterNotFound, Unavailable
 from frontend.loading import load_variant
 from frontend.protocol.native import LoadRequest
 from frontend.telemetry.memory import human_size, model_bytes
@@ -56,13 +57,19 @@ async def unload_model(request: Request, model_name: str) -> HTTPResponse:
 
 async def list_openai_models(request: Request) -> HTTPResponse:
     """GET /v1/models"""
-    models = [_describe_openai(model) for model in context_of(request).catalog.models()]
+    catalog = context_of(request).catalog
+    models = [_describe_openai(model, name) for model in catalog.models() for name in model.names]
     return json_response({"object": "list", "data": models})
 
 
 async def get_openai_model(request: Request, model_name: str) -> HTTPResponse:
     """GET /v1/models/{model}"""
-    return json_response(_describe_openai(context_of(request).catalog.get(model_name)))
+    model, adapter = context_of(request).catalog.get_with_adapter(unquote(model_name))
+    if adapter is not None and adapter not in model.adapters:
+        known = ", ".join(model.adapters) or "-"
+        raise AdapterNotFound(model=model.name, adapter=adapter, adapters=known)
+    name = model.name if adapter is None else f"{model.name}:{adapter}"
+    return json_response(_describe_openai(model, name))
 
 
 async def _served(context: Context, model: CatalogModel) -> Artefact | None:
@@ -99,13 +106,14 @@ def _failure(context: Context, model: CatalogModel, variant: str) -> dict[str, s
     return {"path": failure["path"], "reason": failure["reason"]}
 
 
-def _describe_openai(model: CatalogModel) -> dict[str, Any]:
+def _describe_openai(model: CatalogModel, name: str) -> dict[str, Any]:
     manifest = model.artefacts[0].manifest
     created = int(Path(model.artefacts[0].path, "manifest.json").stat().st_mtime)
     return {
-        "id": model.name,
+        "id": name,
         "object": "model",
         "created": created,
         "owned_by": "inflight",
         "max_model_len": manifest.limits.max_seq_len,
+        **({} if name == model.name else {"parent": model.name}),
     }

@@ -129,7 +129,7 @@ def _encoder(body: ResponseRequest, prepared: PreparedRequest) -> ResponseEncode
     fields = {
         "id": generation.request_id,
         "created_at": int(time.time()),
-        "model": generation.model,
+        "model": generation.model_name,
         **body.echo(),
     }
     return ResponseEncoder(

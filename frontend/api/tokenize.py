@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from sanic import HTTPResponse, Request
 
+from build_engines.artefact import Artefact
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
-from frontend.context import context_of
+from frontend.context import Context, context_of
+from frontend.errors import Unavailable
 from frontend.prepare import off_loop, prepare_chat, render_chat
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.parse import check_range
@@ -26,7 +28,7 @@ async def tokenize(request: Request) -> HTTPResponse:
     context = context_of(request)
     body = read_body(request, TokenizeRequest)
     body.check()
-    artefact = context.catalog.get(body.model).artefacts[0]  # its variants share a tokenizer
+    artefact = await _artefact(context, body.model)
     tokenizer = context.catalog.tokenizer(artefact)
     if (chat := body.chat_request()) is not None:
         rendered = await render_chat(
@@ -54,7 +56,7 @@ async def detokenize(request: Request) -> HTTPResponse:
     context = context_of(request)
     body = read_body(request, DetokenizeRequest)
     body.check()
-    artefact = context.catalog.get(body.model).artefacts[0]
+    artefact = await _artefact(context, body.model)
     for token_id in body.tokens and (min(body.tokens), max(body.tokens)):
         check_range("tokens", token_id, 0, artefact.manifest.limits.vocab_size - 1)
     tokenizer = context.catalog.tokenizer(artefact)
@@ -66,16 +68,25 @@ async def detokenize(request: Request) -> HTTPResponse:
 
 async def get_tokenizer_info(request: Request) -> HTTPResponse:
     """What a client that tokenizes through this server must know besides; `?model=` chooses."""
-    catalog = context_of(request).catalog
-    model = catalog.get(request.args.get("model"))
-    tokenizer = catalog.tokenizer(model.artefacts[0])
+    context = context_of(request)
+    artefact = await _artefact(context, request.args.get("model"))
+    tokenizer = context.catalog.tokenizer(artefact)
     return json_response(
         encode_tokenizer(
-            model=model.name,
+            model=artefact.manifest.name,
             special_tokens=tokenizer.special_tokens,
             chat_template=tokenizer.chat_template,
         )
     )
+
+
+async def _artefact(context: Context, name: str | None) -> Artefact:
+    """The version that is served, or while none is, that of any variant."""
+    model, _ = context.catalog.get_with_adapter(name)
+    try:
+        return context.catalog.served(await context.engine.loaded_model(model.name))
+    except Unavailable:
+        return model.artefacts[0]
 
 
 async def render_chat_completion(request: Request) -> HTTPResponse:
@@ -91,7 +102,7 @@ async def render_chat_completion(request: Request) -> HTTPResponse:
     limits = (await context.engine.loaded_model(generation.model)).limits
     return json_response(
         encode_rendered(
-            model=generation.model,
+            model=generation.model_name,
             prompt_text=prepared.prompt_text,
             token_ids=generation.prompt_token_ids,
             max_model_len=limits.max_seq_len,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import ssl
 from array import array
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from frontend.errors import ModelChanged, ModelNotLoaded, ServingError
+from frontend.errors import AdapterEvicted, ModelChanged, ModelNotLoaded, ServingError
+from frontend.triton.adapters import AdapterWeights, SentAdapters
 from frontend.triton.capabilities import Capabilities
 from frontend.triton.channel import Channel
 from frontend.triton.embeddings import embed
@@ -25,8 +27,20 @@ logger = logging.getLogger(__name__)
 
 # What a request that has ended or was stopped gets until its stream is reset.
 DRAIN_TIMEOUT_S = 2.0
-MOVE_TIMEOUT_S = 5.0  # Triton knows the new version before it says so to all who ask
-MOVE_PAUSE_S = 0.05
+MAX_ATTEMPTS = 100  # Triton serves a new version a moment before it names it to all who ask
+RESEND_PAUSE_S = 0.05
+
+
+@dataclass(slots=True, kw_only=True)
+class _Attempt:
+    """A request as it is sent, perhaps not for the first time."""
+
+    request: GenerationRequest
+    model: LoadedModel
+    weights: AdapterWeights | None
+    number: int
+    message: bytes = b""
+    has_begun: bool = False
 
 
 class TritonClient:
@@ -42,6 +56,7 @@ class TritonClient:
         self._channel = Channel(url, metadata=metadata, ssl_context=ssl_context)
         self.rpc = TritonRpc(self._channel)
         self.capabilities = Capabilities(self.rpc)
+        self._adapters = SentAdapters()
         self._stops: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
     async def loaded_model(self, name: str) -> LoadedModel:
@@ -80,36 +95,73 @@ class TritonClient:
         Raises:
             ServingError: the request was refused, has failed, or Triton is gone.
         """
-        deadline_s = asyncio.get_running_loop().time() + MOVE_TIMEOUT_S
-        while True:
-            model = await self.capabilities.get(request.model)
-            request = _moved(request, model)
-            message = encode_request(request, model)
-            decoder, inbox = ResponseDecoder(request, model), _Inbox()
+        for number in itertools.count(1):
+            attempt = await self._attempt(request, number)
+            decoder, inbox = ResponseDecoder(attempt.request, attempt.model), _Inbox()
             stream: Http2Stream | None = None
-            has_begun = False
             try:
-                stream = await self._channel.open(STREAM_INFER, inbox, message)
+                stream = await self._channel.open(STREAM_INFER, inbox, attempt.message)
                 while not decoder.is_finished:
                     for chunk in decoder.push(await inbox.take()):
-                        has_begun = True
+                        if not attempt.has_begun:
+                            self._begin(attempt)
                         yield chunk
                     stream.release()
                 return
             except (GeneratorExit, asyncio.CancelledError):
                 if stream is not None and not decoder.is_finished:
-                    self._stop_soon(request)
+                    self._stop_soon(attempt.request)
                 raise
             except (GrpcError, ServingError) as exc:
-                self.capabilities.invalidate(request.model)
-                error = _error(exc, request, has_begun=has_begun)
-                is_late = asyncio.get_running_loop().time() > deadline_s
-                if not (isinstance(error, ModelChanged) and request.may_move) or is_late:
-                    raise error from exc
+                self._fail_unless_resent(attempt, exc)
             finally:
-                if stream is not None:
-                    _drain(stream)
-            await asyncio.sleep(MOVE_PAUSE_S)
+                self._end(attempt, stream)
+            await asyncio.sleep(RESEND_PAUSE_S)
+
+    async def _attempt(self, request: GenerationRequest, number: int) -> _Attempt:
+        model = await self.capabilities.get(request.model)
+        request = _moved(request, model)
+        weights = await self._adapters.weights_for(request, model)
+        attempt = _Attempt(request=request, model=model, weights=weights, number=number)
+        try:
+            attempt.message = encode_request(request, model, weights)
+        except ServingError:
+            self._end(attempt, None)
+            raise
+        return attempt
+
+    def _begin(self, attempt: _Attempt) -> None:
+        attempt.has_begun = True
+        if attempt.weights is not None:
+            self._adapters.has_sent(attempt.request, attempt.model)
+            self._adapters.settle(attempt.request, attempt.model)
+
+    def _fail_unless_resent(self, attempt: _Attempt, exc: GrpcError | ServingError) -> None:
+        """Return if the request may be sent again, for nothing of its answer has come.
+
+        Raises:
+            ServingError: the failure, as the client is told it.
+        """
+        request = attempt.request
+        self.capabilities.invalidate(request.model)
+        error = error_of_status(exc.status, request.model) if isinstance(exc, GrpcError) else exc
+        if not attempt.has_begun and attempt.number < MAX_ATTEMPTS:
+            if isinstance(error, AdapterEvicted) and attempt.weights is None:
+                self._adapters.forget(request, attempt.model)
+                return
+            if isinstance(error, ModelNotLoaded) and request.prepared_for is not None:
+                if request.may_move:
+                    return
+                error = ModelChanged(model=request.model)  # or it was unloaded; who asks hears it
+        if error is not exc:
+            raise error from exc
+        raise error
+
+    def _end(self, attempt: _Attempt, stream: Http2Stream | None) -> None:
+        if attempt.weights is not None and not attempt.has_begun:
+            self._adapters.settle(attempt.request, attempt.model)
+        if stream is not None:
+            _drain(stream)
 
     def _stop_soon(self, request: GenerationRequest) -> None:
         """End a request by its id.
@@ -148,15 +200,6 @@ def _moved(request: GenerationRequest, model: LoadedModel) -> GenerationRequest:
     if not (request.may_move and reads_the_same):
         raise ModelChanged(model=request.model)
     return replace(request, prepared_for=served)
-
-
-def _error(
-    exc: GrpcError | ServingError, request: GenerationRequest, *, has_begun: bool
-) -> ServingError:
-    error = error_of_status(exc.status, request.model) if isinstance(exc, GrpcError) else exc
-    if isinstance(error, ModelNotLoaded) and request.prepared_for is not None and not has_begun:
-        return ModelChanged(model=request.model)  # or it was unloaded: who asks again hears it
-    return error
 
 
 def _drain(stream: Http2Stream) -> None:

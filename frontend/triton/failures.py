@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from frontend.errors import (
+    AdapterEvicted,
     ContextLengthExceeded,
     EngineUnavailable,
     GenerationFailed,
@@ -26,6 +27,9 @@ _QUEUE_FULL = re.compile(
 _NOT_LOADED = re.compile(
     r"Request for unknown model|has no available versions|is not ready|The model is being unloaded"
 )
+# TensorRT-LLM 1.x, batch_manager/peftCacheManager.cpp
+_ADAPTER_EVICTED = re.compile(r"LoRA task \d+ not found in cache")
+_ADAPTERS_FULL = "Cache is full. There are no done tasks to evict"
 _ENGINE_DIED = re.compile(
     r"[Ss]tub process|server is stopping|server is shutting down|engine has died"
 )
@@ -43,8 +47,10 @@ def error_of_message(text: str, model: str) -> ServingError:
         return InvalidParameter(param_of(match[1]), "engine_refused", reason=match[2].strip())
     if match := _UNSUPPORTED_TENSOR.search(text):
         return InvalidParameter(param_of(match[1]), "unsupported", reason=match[0])
-    if _QUEUE_FULL.search(text):
+    if _QUEUE_FULL.search(text) or _ADAPTERS_FULL in text:
         return ServerOverloaded()
+    if _ADAPTER_EVICTED.search(text):
+        return AdapterEvicted()
     if _NOT_LOADED.search(text):
         return ModelNotLoaded(model=model)
     if _ENGINE_DIED.search(text):

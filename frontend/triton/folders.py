@@ -9,10 +9,8 @@ It knows artefacts and files; nothing of Triton's answers.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from build_engines.artefact import Artefact
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
 from frontend.triton.capabilities import TOKENIZER_HASH
-from triton_models.llm_api.options import read_options, undeclared_tensors
-from triton_models.render import Value, model_file, render_config
+from frontend.triton.kinds import undeclared, values_of_kind
+from triton_models.render import model_file, render_config
 
 _CONFIG = "config.pbtxt"
 _MODEL = "model.py"
@@ -61,9 +59,9 @@ def write_model_folder(settings: Settings, artefact: Artefact) -> Path:
             "max_seq_len": manifest.limits.max_seq_len,
             "max_input_len": manifest.limits.max_input_len,
             "vocab_size": manifest.limits.vocab_size,
-            **_values_of_kind(settings, artefact),
+            **values_of_kind(settings, artefact),
         }
-        config = render_config(manifest.kind, values, undeclared=_undeclared(artefact))
+        config = render_config(manifest.kind, values, undeclared=undeclared(artefact))
     except (ValueError, KeyError, OSError) as exc:
         raise ModelLoadFailed(model=manifest.name, reason=str(exc)) from exc
     number = 1 + max(_version_numbers(settings.home, manifest.name), default=0)
@@ -95,54 +93,6 @@ def served_artefact_dir(home: Path, name: str) -> Path | None:
     """The artefact's directory that a model's folder names; None: the model has no folder."""
     config = _config(home, name)
     return None if config is None else Path(config.parameters["artefact_dir"].string_value)
-
-
-def _values_of_kind(settings: Settings, artefact: Artefact) -> Mapping[str, Value]:
-    path = artefact.path
-    match artefact.manifest.kind:
-        case "cpu":
-            return {
-                "kv_cache_bytes": settings.kv_cache_bytes,
-                "max_num_sequences": settings.max_num_sequences,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "embedding":
-            return {
-                "embedding_size": artefact.manifest.embedding_size or 0,
-                "max_queue_size": settings.max_queue_size,
-                "num_threads": settings.num_threads,
-            }
-        case "tensorrt_llm":
-            return {
-                "engine_dir": str(path / "engine"),
-                "tokenizer_dir": str(path / "tokenizer"),
-                "xgrammar_tokenizer_info_path": str(path / "xgrammar_tokenizer_info.json"),
-                "max_queue_size": settings.max_queue_size,
-            }
-        case "llm_api":
-            return {
-                "max_num_sequences": read_options(path)["max_batch_size"],
-                "max_queue_size": settings.max_queue_size,
-                "lora_adapters": _adapters(artefact),
-            }
-        case _:
-            return {}
-
-
-def _undeclared(artefact: Artefact) -> frozenset[str]:
-    """The tensors of its kind that this artefact's engine cannot honour."""
-    if artefact.manifest.kind == "llm_api":
-        return undeclared_tensors(read_options(artefact.path))
-    return frozenset()
-
-
-def _adapters(artefact: Artefact) -> str:
-    """The parameter `lora_adapters`: task id -> where the adapter is."""
-    adapters = artefact.manifest.adapters.items()
-    return json.dumps(
-        {str(one.task_id): {"name": name, "path": one.directory} for name, one in adapters}
-    )
 
 
 def read_model_folder(home: Path, name: str) -> ModelFolder | None:

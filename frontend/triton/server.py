@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,7 @@ class EmbeddedTriton:
         *,
         binary: Path | None = None,
         wrap: Callable[[list[str]], list[str]] = list,
+        variables: Mapping[str, str] | None = None,
         load_timeout_s: float = 3600.0,
         stop_grace_s: float = STOP_GRACE_S,
         on_event: Callable[[str, dict[str, object]], None] | None = None,
@@ -74,10 +75,11 @@ class EmbeddedTriton:
         Args:
             binary: the tritonserver to start; None: the one that is found.
             wrap: makes of its command line the one that is run (mpirun, for several GPUs).
+            variables: of its environment, besides this process's.
             stop_grace_s: what it gets to end by itself; without work it takes two seconds.
         """
         self._home, self._ports = home, ports
-        self._binary, self._wrap = binary, wrap
+        self._binary, self._wrap, self._variables = binary, wrap, variables or {}
         self._load_timeout_s, self._stop_grace_s = load_timeout_s, stop_grace_s
         self._on_event = on_event
         self._desired = DesiredModels(home)
@@ -100,7 +102,7 @@ class EmbeddedTriton:
             TritonStartError: it cannot run here, a port is taken, or it died while starting.
         """
         installation = find_installation(self._binary)
-        env = triton_environment(installation)
+        env = {**triton_environment(installation), **self._variables}
         check_loadable(installation, env)
         self._check_ports()
         for folder in ("repository", "state", "logs"):

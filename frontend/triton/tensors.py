@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from tritonclient.grpc import service_pb2
 
 from frontend.errors import InvalidParameter
-from frontend.types import GenerationRequest, LoadedModel, SamplingParams
+from frontend.triton.adapters import AdapterWeights
+from frontend.types import GenerationRequest, LoadedModel, LoraAdapter, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,9 @@ NUM_TOP_LOG_PROBS = Tensor("num_top_log_probs", "INT32", "top_logprobs")
 RETURN_PROMPT_LOG_PROBS = Tensor("return_prompt_log_probs", "BOOL", "logprobs")
 CACHE_SALT = Tensor("cache_salt", "UINT64", "cache_salt")
 PRIORITY = Tensor("priority", "INT32", "priority")
+LORA_TASK_ID = Tensor("lora_task_id", "UINT64", "model")
+LORA_WEIGHTS = Tensor("lora_weights", "FP16", "model")  # [1, rows, width]
+LORA_CONFIG = Tensor("lora_config", "INT32", "model")  # [1, rows, 3]: module, layer, rank
 GUIDE_TYPE = Tensor("guided_decoding_guide_type", "BYTES", "response_format")
 GUIDE = Tensor("guided_decoding_guide", "BYTES", "response_format")
 
@@ -79,6 +83,9 @@ INPUTS = (
     RETURN_PROMPT_LOG_PROBS,
     CACHE_SALT,
     PRIORITY,
+    LORA_TASK_ID,
+    LORA_WEIGHTS,
+    LORA_CONFIG,
     GUIDE_TYPE,
     GUIDE,
 )
@@ -129,8 +136,13 @@ def param_of(tensor_name: str) -> str:
     return _PARAMS.get(tensor_name) or tensor_name
 
 
-def encode_request(request: GenerationRequest, model: LoadedModel) -> bytes:
+def encode_request(
+    request: GenerationRequest, model: LoadedModel, weights: AdapterWeights | None = None
+) -> bytes:
     """Serialize a ModelInferRequest for ModelStreamInfer.
+
+    Args:
+        weights: of the request's adapter, where the engine has to be sent them.
 
     Raises:
         InvalidParameter: the model has no tensor for a parameter; `param` names the field.
@@ -148,8 +160,10 @@ def encode_request(request: GenerationRequest, model: LoadedModel) -> bytes:
         writer.words(STOP_WORDS_LIST, [(token_id,) for token_id in request.stop_token_ids])
     if request.returns_prompt_log_probs:
         writer.scalar(RETURN_PROMPT_LOG_PROBS, True)
-    if request.cache_salt is not None:
-        writer.scalar(CACHE_SALT, request.cache_salt)
+    if request.adapter is not None:
+        _write_adapter(writer, request.adapter, weights)
+    if (salt := _cache_salt(request, model)) is not None:
+        writer.scalar(CACHE_SALT, salt)
     if request.priority:
         writer.scalar(PRIORITY, request.priority)
     _write_sampling(writer, request.sampling)
@@ -157,6 +171,25 @@ def encode_request(request: GenerationRequest, model: LoadedModel) -> bytes:
     for tensor in _wanted_outputs(request, model):
         writer.message.outputs.add(name=tensor.name)
     return bytes(writer.message.SerializeToString())
+
+
+def _write_adapter(
+    writer: _RequestWriter, adapter: LoraAdapter, weights: AdapterWeights | None
+) -> None:
+    writer.scalar(LORA_TASK_ID, adapter.task_id)
+    if weights is not None:
+        writer.raw(LORA_WEIGHTS, (1, *weights.shape), weights.weights)
+        writer.raw(LORA_CONFIG, (1, weights.shape[0], 3), weights.config)
+
+
+def _cache_salt(request: GenerationRequest, model: LoadedModel) -> int | None:
+    """What keeps cached beginnings apart: of other salts, and of other adapters.
+
+    TensorRT-LLM's engines have no such tensor; they keep adapters apart by their task ids.
+    """
+    if request.adapter is None or CACHE_SALT.name not in model.inputs:
+        return request.cache_salt
+    return (request.cache_salt or 0) ^ request.adapter.task_id
 
 
 def encode_stop(request: GenerationRequest) -> bytes:
@@ -213,6 +246,9 @@ class _RequestWriter:
 
     def floats(self, tensor: Tensor, values: array[float]) -> None:
         self._add(tensor, (1, len(values)), values.tobytes())
+
+    def raw(self, tensor: Tensor, shape: Sequence[int], content: bytes) -> None:
+        self._add(tensor, shape, content)
 
     def _add(self, tensor: Tensor, shape: Sequence[int], raw: bytes) -> None:
         if not self.has(tensor):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
 from build_engines.artefact import (
     SCHEMA_VERSION,
+    Adapter,
     Artefact,
+    EngineFacts,
     Limits,
     Manifest,
     SpecialTokens,
@@ -28,6 +32,8 @@ def publish_model(
     other_eos_ids: tuple[int, ...] = (),
     bos_id: int | None = None,
     fill_in_middle: str | None = None,
+    engine: EngineFacts | None = None,
+    adapters: Mapping[str, Adapter] = MappingProxyType({}),
 ) -> Artefact:
     """Publish a model with a byte-level tokenizer; its size is 4.2 GB in its manifest."""
     tokenizer: Tokenizer = byte_level_tokenizer()
@@ -55,5 +61,7 @@ def publish_model(
         ),
         created="2026-01-01T00:00:00+00:00",
         memory_bytes=3_800_000_000,
+        engine=engine,
+        adapters=dict(adapters),
     )
     return publish(home, built, manifest)

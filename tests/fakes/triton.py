@@ -42,6 +42,11 @@ class FakeModel:
     error_after: tuple[int, str] | None = None  # (number of responses, error_message)
     is_loaded: bool = True
     load_failure: str | None = None
+    # What it says of a load by us: the version, and the hash of its tokenizer. None: not by us.
+    number: int = 1
+    tokenizer_hash: str | None = None
+    max_adapters: int = 1
+    adapters: list[int] = field(default_factory=list)  # task ids in its cache, the newest last
 
 
 @dataclass(kw_only=True)
@@ -50,6 +55,7 @@ class ReceivedRequest:
 
     model: str
     request_id: str
+    version: str = ""
     inputs: dict[str, tuple[tuple[int, ...], bytes]] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
 
@@ -142,6 +148,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def _problem(self, model: FakeModel | None, request: ReceivedRequest) -> str | None:
         if model is None or not model.is_loaded:
             return f"Request for unknown model: '{request.model}' is not found"
+        if request.version not in ("", str(model.number)):
+            name = f"'{request.model}' version {request.version}"
+            return f"Request for unknown model: {name} is not found"
         if unknown := sorted(set(request.inputs) - model.inputs):
             return f"unexpected inference input '{unknown[0]}' for model '{model.name}'"
         if unknown := sorted(set(request.outputs) - model.outputs):
@@ -152,7 +161,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 f"Prompt length ({num_tokens}) exceeds maximum input length "
                 f"({model.max_input_len})."
             )
-        return None
+        return _adapter_problem(model, request)
 
     async def _generate(
         self, model: FakeModel, request: ReceivedRequest
@@ -204,6 +213,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             config.output.add(name=name)
         for key in ("variant", "max_seq_len", "max_input_len", "vocab_size"):
             config.parameters[key].string_value = str(getattr(model, key))
+        if model.tokenizer_hash is not None:
+            config.version_policy.specific.versions.append(model.number)
+            config.parameters["tokenizer_hash"].string_value = model.tokenizer_hash
         return service_pb2.ModelConfigResponse(config=config)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:
@@ -234,9 +246,22 @@ def _received(message: Any) -> ReceivedRequest:
     return ReceivedRequest(
         model=message.model_name,
         request_id=message.id,
+        version=message.model_version,
         inputs={tensor.name: (tuple(tensor.shape), raw) for tensor, raw in contents},
         outputs=[output.name for output in message.outputs],
     )
+
+
+def _adapter_problem(model: FakeModel, request: ReceivedRequest) -> str | None:
+    """As peftCacheManager.cpp: weights come with an adapter's first request, and may be evicted."""
+    if "lora_task_id" not in request.inputs:
+        return None
+    (task_id,) = struct.unpack("<Q", request.inputs["lora_task_id"][1])
+    if "lora_weights" in request.inputs and "lora_config" in request.inputs:
+        model.adapters = [*model.adapters, task_id][-model.max_adapters :]
+    if task_id not in model.adapters:
+        return f"LoRA task {task_id} not found in cache. Please send LoRA weights with request"
+    return None
 
 
 def _plan(model: FakeModel, request: ReceivedRequest) -> Iterable[tuple[list[int], int]]:

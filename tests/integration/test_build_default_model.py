@@ -40,6 +40,7 @@ def test_every_variant_is_built_verified_and_described(built: Artefact) -> None:
         "openvino_model.bin",
         "openvino_model.xml",
         "tokenizer/chat_template.jinja",
+        "tokenizer/generation_config.json",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
         "verification.json",
@@ -58,6 +59,25 @@ def test_every_variant_is_built_verified_and_described(built: Artefact) -> None:
     assert 0 < found.difference < found.tolerance
     assert found.tokens_per_s["8"] > found.tokens_per_s["1"] > 0
     verify_hashes(built)
+
+
+def test_a_build_that_is_killed_goes_on_and_makes_the_same_artefact(
+    home: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "build_engines", MODEL, "--home", str(tmp_path)]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("builds/*/q8_0/convert-*.partial/scratch/openvino_model.xml")):
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.kill()
+    killed.wait()
+    assert list_artefacts(tmp_path) == []
+
+    resumed = subprocess.run(command, capture_output=True, text=True, check=True)
+    stages = [line.split()[1] for line in resumed.stderr.splitlines()]
+    assert stages == ["convert", "verify", "publish"]
+    (found,) = list_artefacts(tmp_path)
+    assert found.content_hash == build(MODEL, "q8_0", home).content_hash
 
 
 def test_what_is_built_is_found_in_less_than_a_tenth_of_a_second(home: Path) -> None:

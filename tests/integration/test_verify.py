@@ -11,14 +11,18 @@ import numpy as np
 import psutil
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefact import Artefact, EngineFacts
 from build_engines.errors import VerificationError
 from build_engines.openvino_ir import MODEL_XML
 from build_engines.spec import load_spec
 from build_engines.verify.oracle import Oracle, OracleFormat
 from build_engines.verify.record import RECORD_NAME
+from build_engines.verify.report import FIRST_RECORD
 from build_engines.verify.run import verify
+from frontend.triton.installation import find_installation, make_backend_directory
 from tests.conftest import DEFAULT_MODEL
+from tests.fakes import trtllm_backend
+from tests.fakes.gpu_artefacts import engine_config, publish_tensorrt
 
 WEIGHTS = "openvino_model.bin"
 GOLDEN = load_spec(DEFAULT_MODEL).verify
@@ -107,3 +111,61 @@ def test_an_oracle_that_cannot_be_read_is_named_in_one_line(tmp_path: Path) -> N
     ):
         process.score([])
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def nvidia_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Triton as NVIDIA's image has it: bin/ beside backends/, with a stand-in for theirs."""
+    wheel = find_installation()
+    home = tmp_path / "nvidia"
+    root = home / "state"
+    make_backend_directory(wheel, root / "triton_backends")
+    trtllm_backend.install(home)
+    (root / "triton_backends").rename(root / "backends")
+    (root / "bin").mkdir()
+    (root / "bin" / "tritonserver").symlink_to(wheel.binary)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(wheel.libraries))
+    monkeypatch.setenv("INFLIGHT_TRITON_BINARY", str(root / "bin" / "tritonserver"))
+    return root
+
+
+@pytest.mark.usefixtures("nvidia_layout")
+def test_an_engine_is_held_to_what_the_unquantized_one_said(tmp_path: Path) -> None:
+    """The C++ backend tells nothing of prompts: answers are asked token by token."""
+    home = tmp_path / "home"
+    fp16 = publish_tensorrt(home, "engine", config=engine_config(), variant="fp16")
+    first = verify(fp16, home=home, log=io.StringIO(), record_to=fp16.path / RECORD_NAME)
+    assert first.result.reference == FIRST_RECORD
+    int8 = publish_tensorrt(home, "engine", config=engine_config(), variant="int8_wo")
+    second = verify(int8, home=home, log=io.StringIO())
+    assert second.result.reference == "engine/fp16"
+    assert second.result.difference == pytest.approx(0, abs=0.01)
+    assert second.result.tolerance == 0.15
+
+
+def test_an_engine_without_nvidias_triton_is_not_published(tmp_path: Path) -> None:
+    engine = publish_tensorrt(tmp_path, "engine", config=engine_config())
+    with pytest.raises(VerificationError, match=r"verified by NVIDIA's Triton, which is not here"):
+        verify(engine, home=tmp_path, log=io.StringIO())
+
+
+def test_an_engine_of_several_gpus_is_orchestrated(
+    nvidia_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without mpirun here, a stand-in for it says how it was called and runs what it was given."""
+    starter = tmp_path / "bin" / "mpirun"
+    starter.parent.mkdir()
+    called = tmp_path / "called"
+    starter.write_text(
+        f'#!/bin/sh\necho "$TRTLLM_ORCHESTRATOR $@" > {called}\nshift 3\nexec "$@"\n'
+    )
+    starter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{starter.parent}:{os.environ['PATH']}")
+    engine = publish_tensorrt(tmp_path / "home", "engine", config=engine_config())
+    wide = replace(
+        engine, manifest=replace(engine.manifest, engine=EngineFacts(tp_size=2, pp_size=1))
+    )
+    verify(wide, home=tmp_path / "home", log=io.StringIO())
+    line = called.read_text()
+    assert line.startswith(f"1 --allow-run-as-root -n 1 {nvidia_layout}/bin/tritonserver ")
+    assert line.rstrip().endswith("--cuda-memory-pool-byte-size=1:0")

@@ -25,11 +25,13 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
-    "typer": ("frontend/cli.py", "frontend/bench/"),
+    "typer": ("frontend/cli.py", "frontend/triton_command.py", "frontend/bench/"),
     "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
+    "build_engines/toolchain.py": "where TensorRT-LLM's examples, image and calibration data are",
+    "build_engines/tool_process.py": "hands its own on to the tools",
     "frontend/settings.py": "the one reader of settings",
     "frontend/processes.py": "hands its own on to the workers",
     "frontend/telemetry/metrics.py": "prometheus-client's PROMETHEUS_MULTIPROC_DIR",
@@ -93,6 +95,11 @@ def test_the_engines_and_builders_know_nothing_of_the_frontend() -> None:
     assert offenders(sources("triton_models"), "build_engines") == []
 
 
+def test_tensorrt_llm_is_imported_in_one_place() -> None:
+    users = offenders(sources(*PACKAGES), "tensorrt_llm", "torch")
+    assert {user.split(" ")[0] for user in users} == {"triton_models/llm_api/upstream.py"}
+
+
 def test_no_program_knows_the_tests() -> None:
     assert offenders(sources(*PACKAGES), "tests") == []
 
@@ -100,8 +107,9 @@ def test_no_program_knows_the_tests() -> None:
 def test_the_frontend_takes_only_the_contract_of_the_engines() -> None:
     # bench runs the bare batcher to compare with it
     own = [path for path in sources("frontend") if "bench" not in path.parts]
-    engines = ("triton_models.cpu", "triton_models.llama_cpp", "triton_models.batching")
-    libraries = ("openvino", "openvino_genai", "llguidance", "xllamacpp")
+    engines = ("triton_models.cpu", "triton_models.llama_cpp", "triton_models.batching",
+               "triton_models.llm_api.engine", "triton_models.llm_api.upstream")  # fmt: skip
+    libraries = ("openvino", "openvino_genai", "llguidance", "xllamacpp", "tensorrt_llm", "torch")
     assert offenders(own, *engines, *libraries) == []
 
 

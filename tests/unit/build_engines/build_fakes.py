@@ -1,7 +1,9 @@
-"""A spec and a recipe for builds that take no model, and a program that runs such a build.
+"""A spec and a recipe for builds that take no model, and two programs that run such builds.
 
-Run as `python -m tests.unit.build_engines.build_fakes HOME CALLS_FILE [STAGE]`: in mid-stage STAGE,
-after a file has been written, it stops until the process is killed.
+`python -m tests.unit.build_engines.build_fakes HOME CALLS_FILE [STAGE]` builds the tiny model; in
+mid-stage STAGE, after a file has been written, it stops until the process is killed.
+`python -m tests.unit.build_engines.build_fakes fill ARGUMENTS` is `inflight build`, with a recipe
+that writes until the disk is full.
 """
 
 from __future__ import annotations
@@ -12,14 +14,16 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from build_engines import cli, pipeline
 from build_engines.artefact import Artefact, Limits, SpecialTokens
 from build_engines.pipeline import THIS_MACHINE, Machine, build
 from build_engines.progress import Progress, silent
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.source import source_facts
+from build_engines.source import fetch_stage, source_facts
 from build_engines.spec import PathSource, Spec
 from build_engines.stages import Stage, StageContext
 from build_engines.variants import VariantOptions
@@ -39,11 +43,11 @@ CONFIG = {
 }
 
 
-def write_checkpoint(folder: Path) -> Path:
+def write_checkpoint(folder: Path, config: Mapping[str, object] = CONFIG) -> Path:
     """A Hugging Face folder whose headers are in order, with one tensor; not written twice."""
     if not folder.exists():
         folder.mkdir(parents=True)
-        (folder / "config.json").write_text(json.dumps(CONFIG))
+        (folder / "config.json").write_text(json.dumps(config))
         header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
         content = struct.pack("<Q", len(header)) + header + bytes(8)
         (folder / "model.safetensors").write_bytes(content)
@@ -72,6 +76,7 @@ class FakeRecipe:
     needed_memory_bytes: int = 1000
     inputs: dict[str, str] = field(default_factory=dict)
     runs: list[str] = field(default_factory=list)
+    on_describe: Callable[[], None] = lambda: None  # while it is published
 
     def plan(self, order: Order) -> BuildPlan:
         return BuildPlan(
@@ -104,6 +109,7 @@ class FakeRecipe:
         context.report(1, 1)
 
     def _describe(self, order: Order, done: Mapping[str, Path]) -> Produced:
+        self.on_describe()
         return Produced(
             format="fake",
             source=source_facts(order.source, done["fetch"]),
@@ -133,8 +139,28 @@ def _main(home: Path, calls: Path, stage: str | None) -> None:
             file.write(f"{os.getpid()} {name}\n")
         time.sleep(3600 if name == stage else 0.1)
 
-    build_tiny(home, FakeRecipe(on_written=on_written))
+    def stop_in_fetch(*args: Any) -> Stage:
+        fetch: Stage = fetch_stage(*args)
+        if stage != "fetch":
+            return fetch
+        return replace(fetch, run=lambda out, context: on_written("fetch", out))
+
+    vars(pipeline)["fetch_stage"] = stop_in_fetch
+    on_describe = (lambda: on_written("publish", home)) if stage == "publish" else lambda: None
+    build_tiny(home, FakeRecipe(on_written=on_written, on_describe=on_describe))
+
+
+def _fill(arguments: list[str]) -> None:
+    def on_written(name: str, out: Path) -> None:
+        (out / "large").write_bytes(bytes(100_000_000))
+
+    vars(pipeline)["RECIPES"]["cpu"] = FakeRecipe(on_written=on_written)
+    sys.argv[1:] = arguments
+    cli.main()
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]), Path(sys.argv[2]), next(iter(sys.argv[3:]), None))
+    if sys.argv[1] == "fill":
+        _fill(sys.argv[2:])
+    else:
+        _main(Path(sys.argv[1]), Path(sys.argv[2]), next(iter(sys.argv[3:]), None))

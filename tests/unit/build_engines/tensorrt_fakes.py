@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from build_engines import pipeline
-from build_engines.artefact import Artefact
+from build_engines.artefact import Artefact, SpecialTokens
 from build_engines.gpus import GPUS
 from build_engines.pipeline import Machine, build
 from build_engines.recipe import BuildPlan, Describe, Order
-from build_engines.spec import PathSource, Spec
+from build_engines.source import fetch_stage
+from build_engines.spec import PathSource, Spec, TokenOptions
+from build_engines.special_tokens import write_special_tokens
 from build_engines.stages import Stage, StageContext
 from build_engines.tensorrt_recipe import TensorRtRecipe
 from build_engines.variants import Speculative, VariantLimits, VariantOptions
@@ -76,6 +78,7 @@ def tiny_spec(checkpoint: Path, **changes: Any) -> Spec:
         source=PathSource(path=str(checkpoint)),
         limits=VariantLimits(max_batch_size=8),
         variants=VARIANTS,
+        tokens=TokenOptions(bos_id=1, eos_ids=[2], pad_id=0),
         **changes,
     )
 
@@ -86,6 +89,7 @@ def write_tiny_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> N
     directory.mkdir()
     vocabulary = {f"t{index}": index for index in range(60)}
     Tokenizer(models.WordLevel(vocabulary, unk_token="t0")).save(str(directory / "tokenizer.json"))
+    write_special_tokens(SpecialTokens(bos_id=1, eos_ids=[2], pad_id=0), directory)
 
 
 def verify_nothing(order: Order, *, layout: Mapping[str, str], describe: Describe) -> Stage:
@@ -151,12 +155,11 @@ def build_tiny_engine(home: Path, checkpoint: Path, variant: str, **changes: Any
 
 def _main(home: Path, checkpoint: Path, variant: str, stage: str) -> None:
     if stage == "fetch":
-        fetch = pipeline.fetch_stage
 
-        def stopping_fetch(source: Any) -> Stage:
-            return replace(fetch(source), run=lambda out, context: stop("fetch"))
+        def stopping_fetch(*source: Any) -> Stage:
+            return replace(fetch_stage(*source), run=lambda out, context: stop("fetch"))
 
-        pipeline.fetch_stage = stopping_fetch
+        vars(pipeline)["fetch_stage"] = stopping_fetch
     recipes = {"tensorrt_llm": StoppingRecipe(stage, recipe())}
     build(tiny_spec(checkpoint), variant, home, recipes=recipes, machine=ROOMY)
 

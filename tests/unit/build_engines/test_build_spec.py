@@ -34,7 +34,7 @@ def test_the_default_model_ends_an_answer_at_im_end() -> None:
 
 def test_an_unknown_model_names_the_models_there_are() -> None:
     with pytest.raises(
-        SpecError, match="no model gpt-5: choose one of all-minilm-l6-v2, smollm2-135m-instruct"
+        SpecError, match=r"no model gpt-5: choose one of all-minilm-l6-v2, .*smollm2-135m-instruct"
     ):
         load_spec("gpt-5")
     assert buildable_variants("gpt-5") == []

@@ -54,8 +54,8 @@ def test_the_written_tokenizer_says_what_the_spec_leaves_out(tmp_path: Path) -> 
     )
     written = write_tokenizer(source, tmp_path / "tokenizer", max_seq_len=8)
     assert written == SpecialTokens(bos_id=1, eos_ids=[2], pad_id=None)
-    assert special_tokens(TokenOptions(), None, tmp_path / "tokenizer") == written
-    named = special_tokens(TokenOptions(eos_ids=[9], pad_id=8), None, tmp_path / "tokenizer")
+    assert special_tokens(TokenOptions(), tmp_path / "tokenizer") == written
+    named = special_tokens(TokenOptions(eos_ids=[9], pad_id=8), tmp_path / "tokenizer")
     assert named == SpecialTokens(bos_id=1, eos_ids=[9], pad_id=8)
 
 
@@ -63,7 +63,7 @@ def test_a_model_without_an_end_is_refused(tmp_path: Path) -> None:
     source = checkpoint_of(tmp_path / "checkpoint")
     write_tokenizer(source, tmp_path / "tokenizer", max_seq_len=8)
     with pytest.raises(SourceError, match="which token ends an answer"):
-        special_tokens(TokenOptions(), None, tmp_path / "tokenizer")
+        special_tokens(TokenOptions(), tmp_path / "tokenizer")
 
 
 def test_templates_of_several_names_stand_where_transformers_finds_them(tmp_path: Path) -> None:

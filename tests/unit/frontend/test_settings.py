@@ -60,6 +60,7 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
         "host": "::1", "port": "1", "workers": "2", "model": "m", "home": str(home / "x"),
         "triton_url": "t:1", "triton_metrics_url": "t:2", "log_level": "debug",
         "log_format": "json", "cors_origins": "https://a.example", "request_chat_template": "true",
+        "gpus": "a=0,1 b=2",
     }  # fmt: skip
     value = values.get(name, str(2**21) if name.endswith("bytes") else "7")
     settings = load_settings({}, {"INFLIGHT_HOME": str(home), f"INFLIGHT_{name.upper()}": value})
@@ -87,6 +88,8 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
         ("max_num_sequences", "0"),
         ("max_queue_size", "0"),
         ("num_threads", "-1"),
+        ("gpus", "llama"),
+        ("gpus", "llama=0 1"),
         ("max_body_bytes", "0"),
         ("request_timeout_s", "0"),
         ("request_timeout_s", "inf"),

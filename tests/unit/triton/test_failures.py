@@ -32,6 +32,8 @@ from triton_models import errors as engine
         ("Request for unknown model: 'm' is not found", ModelNotLoaded),
         ("Request for unknown model: 'm' has no available versions", ModelNotLoaded),
         ("Stub process 'm_0_0' is not healthy.", EngineUnavailable),
+        (str(engine.EngineDiedError("CUDA error")), EngineUnavailable),
+        ("Maximum queue size of 8 has been reached, please try again later", ServerOverloaded),
         ("anything else", GenerationFailed),
     ],
 )

@@ -9,14 +9,17 @@ from tritonclient.grpc import service_pb2
 
 from frontend.errors import InvalidParameter
 from frontend.triton import tensors
+from frontend.triton.adapters import AdapterWeights
 from frontend.triton.tensors import encode_request, param_of
 from frontend.types import (
     GenerationRequest,
     Guide,
     GuideType,
     LoadedModel,
+    LoraAdapter,
     ModelLimits,
     SamplingParams,
+    ServedVersion,
 )
 from triton_models import contract
 
@@ -36,14 +39,15 @@ GREEDY = SamplingParams(temperature=0)
 REQUEST = GenerationRequest(
     request_id="r1", model="m", prompt_token_ids=[5, 6], max_new_tokens=7, sampling=GREEDY
 )
+ADAPTER = LoraAdapter(name="pirate", task_id=2**63 + 5, directory="/a")
 FORMATS = {"INT32": "i", "FP32": "f", "BOOL": "?", "UINT64": "Q"}
 
 
 def encoded(
-    request: GenerationRequest, model: LoadedModel = CPU
+    request: GenerationRequest, model: LoadedModel = CPU, weights: AdapterWeights | None = None
 ) -> tuple[dict[str, tuple[list[int], object]], list[str]]:
     """Return name -> (shape, values) of the inputs, and the names of the outputs."""
-    message = service_pb2.ModelInferRequest.FromString(encode_request(request, model))
+    message = service_pb2.ModelInferRequest.FromString(encode_request(request, model, weights))
     assert (message.model_name, message.id) == (request.model, request.request_id)
     inputs: dict[str, tuple[list[int], object]] = {}
     for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True):
@@ -70,6 +74,16 @@ def test_plain_greedy_request_sends_only_what_is_needed() -> None:
     }
     assert outputs == ["output_ids", "sequence_length", "finish_reason", "num_cached_tokens"]
     assert encoded(REQUEST, TRTLLM)[1] == ["output_ids", "sequence_length"]
+
+
+def test_a_seed_of_ours_is_not_sent_to_a_model_that_has_none() -> None:
+    seedless = replace(CPU, inputs=CPU.inputs - {"seed"})
+    request = replace(REQUEST, sampling=SamplingParams(temperature=0.5))
+    assert "seed" in encoded(request)[0]
+    assert "seed" not in encoded(request, seedless)[0]
+    with pytest.raises(InvalidParameter) as caught:
+        encoded(replace(request, sampling=SamplingParams(seed=3)), seedless)
+    assert caught.value.param == "seed"
 
 
 @pytest.mark.parametrize("values", [{"temperature": 0}, {"top_k": 1}, {"top_p": 0}])
@@ -225,6 +239,27 @@ def test_tensors_are_those_of_the_contract() -> None:
     assert required <= set(encoded(REQUEST)[0])
 
 
+def test_an_adapter_is_its_task_id_and_keeps_cached_beginnings_apart() -> None:
+    inputs, _ = encoded(replace(REQUEST, adapter=ADAPTER))
+    assert inputs["lora_task_id"] == ([1, 1], [2**63 + 5])
+    assert "lora_weights" not in inputs
+    salts = {
+        str(encoded(replace(REQUEST, adapter=adapter, cache_salt=salt))[0].get("cache_salt"))
+        for adapter in (None, ADAPTER, replace(ADAPTER, task_id=7))
+        for salt in (None, 3)
+    }
+    assert len(salts) == 6
+    assert "cache_salt" not in encoded(replace(REQUEST, adapter=ADAPTER), TRTLLM)[0]
+
+
+def test_a_request_names_the_load_that_it_was_prepared_for() -> None:
+    served = ServedVersion(number=3, tokenizer_hash="t")
+    message = service_pb2.ModelInferRequest.FromString(
+        encode_request(replace(REQUEST, prepared_for=served), CPU)
+    )
+    assert message.model_version == "3"
+
+
 def test_shapes_are_those_of_the_contract() -> None:
     sampling = SamplingParams(
         temperature=0.5,
@@ -248,8 +283,10 @@ def test_shapes_are_those_of_the_contract() -> None:
         returns_prompt_log_probs=True,
         cache_salt=1,
         priority=1,
+        adapter=ADAPTER,
     )
-    inputs = encoded(request)[0]
+    weights = AdapterWeights(shape=(2, 3), weights=bytes(12), config=bytes(24))
+    inputs = encoded(request, weights=weights)[0]
     assert set(inputs) == {tensor.name for tensor in tensors.INPUTS} - {tensors.STOP.name}
     specs = {spec.name: spec for spec in (*contract.INPUTS, *contract.CPU_EXTRA_INPUTS)}
     for name, (shape, _) in inputs.items():
@@ -261,4 +298,4 @@ def test_shapes_are_those_of_the_contract() -> None:
 
 def test_field_of_a_tensor_is_known_and_a_foreign_one_names_itself() -> None:
     assert param_of("runtime_top_p") == "top_p"
-    assert param_of("lora_task_id") == "lora_task_id"
+    assert param_of("draft_logits") == "draft_logits"

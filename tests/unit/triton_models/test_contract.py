@@ -24,7 +24,9 @@ ARTEFACT: dict[str, Value] = {
     "vocab_size": 49152,
 }
 VALUES: dict[str, dict[str, Value]] = {
+    "llm_api": ARTEFACT,
     "cpu": ARTEFACT,
+    "llama_cpp": ARTEFACT,
     "scripted": ARTEFACT,
     "embedding": ARTEFACT | {"embedding_size": 384},
     "tensorrt_llm": ARTEFACT
@@ -125,8 +127,9 @@ def test_every_kind_is_rendered_here() -> None:
     assert VALUES.keys() == KINDS.keys()
 
 
-def test_scripted_models_have_the_tensors_of_the_cpu_engine() -> None:
-    assert KINDS["scripted"] == KINDS["cpu"]
+@pytest.mark.parametrize("kind", ["llama_cpp", "scripted"])
+def test_models_on_other_engines_have_the_tensors_of_the_cpu_engine(kind: str) -> None:
+    assert KINDS[kind] == KINDS["cpu"]
 
 
 @pytest.mark.parametrize("kind", sorted(VALUES.keys() - {"embedding"}))
@@ -140,11 +143,28 @@ def test_tensorrt_llm_has_every_upstream_parameter() -> None:
     assert set(parse("tensorrt_llm").parameters) == {*UPSTREAM_PARAMETERS, *FRONTEND_PARAMETERS}
 
 
-def test_the_cpu_engine_queues_by_itself() -> None:
-    config = parse("cpu")
+@pytest.mark.parametrize("kind", ["cpu", "llama_cpp"])
+def test_the_cpu_engines_queue_by_themselves(kind: str) -> None:
+    config = parse(kind)
     assert config.backend == "python"
     assert not config.HasField("dynamic_batching")
     assert {"max_queue_size", "kv_cache_bytes", *FRONTEND_PARAMETERS} <= set(config.parameters)
+
+
+def test_the_llm_api_engine_queues_by_itself_and_says_so_without_auto_complete() -> None:
+    config = parse("llm_api")
+    assert config.backend == "python"
+    assert not config.HasField("dynamic_batching")
+    assert {"max_queue_size", "lora_adapters", *FRONTEND_PARAMETERS} <= set(config.parameters)
+
+
+def test_a_model_declares_less_than_its_kind_where_its_engine_does_less() -> None:
+    undeclared = frozenset({"seed", "cache_salt", "top_log_probs"})
+    text = render_config("llm_api", ARTEFACT, undeclared=undeclared)
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    inputs, outputs = KINDS["llm_api"]
+    kept = [spec.name for spec in (*inputs, *outputs) if spec.name not in undeclared]
+    assert [tensor.name for tensor in (*config.input, *config.output)] == kept
 
 
 @pytest.mark.parametrize("kind", VALUES)
@@ -179,6 +199,7 @@ def test_values_are_quoted_for_the_text_format() -> None:
 
 def test_only_python_kinds_bring_a_model_file() -> None:
     assert model_file("cpu") == ROOT / "cpu" / "1" / "model.py"
+    assert model_file("llm_api") == ROOT / "llm_api" / "1" / "model.py"
     assert model_file("tensorrt_llm") is None
 
 

@@ -1,0 +1,1 @@
+"""The CPU engine on llama.cpp: GGUF files as they are, for the batcher."""
