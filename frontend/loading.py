@@ -7,7 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from build_engines.artefact import Artefact
+from build_engines.artefact import Artefact, find_artefact
+from build_engines.errors import ArtefactError
 from build_engines.spec import buildable_variants
 from frontend.catalog import Catalog
 from frontend.context import ModelRepository
@@ -41,13 +42,23 @@ async def load_variant(
         has_gpu=has_gpu(),
         buildable=buildable,
     )
-    await repository.load(artefact)
-    return artefact
+    current = _current(home, artefact)
+    await repository.load(current)
+    return current
 
 
 def has_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU."""
     return Path("/dev/nvidia0").exists()
+
+
+def _current(home: Path, artefact: Artefact) -> Artefact:
+    """The current version of what was chosen: the catalog knows others where it is damaged."""
+    name, variant = artefact.manifest.name, artefact.manifest.variant
+    try:
+        return find_artefact(home, name, variant) or artefact
+    except ArtefactError as exc:
+        raise ModelLoadFailed(model=name, reason=str(exc)) from exc
 
 
 async def _build(home: Path, name: str, variant: str) -> None:
@@ -60,7 +71,7 @@ async def _build(home: Path, name: str, variant: str) -> None:
     try:
         _, stderr = await process.communicate()
     except asyncio.CancelledError:
-        process.terminate()  # the client has gone; what is built so far is thrown away
+        process.terminate()  # the client has gone; the stages that are done stay
         await process.wait()
         raise
     if process.returncode:

@@ -25,8 +25,13 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
-    "typer": ("frontend/cli.py", "frontend/triton_command.py", "frontend/bench/"),
-    "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/"),
+    "typer": (
+        "frontend/cli.py",
+        "frontend/triton_command.py",
+        "frontend/bench/",
+        "frontend/manage/",
+    ),
+    "rich": ("frontend/cli.py", "frontend/serve.py", "frontend/bench/", "frontend/manage/"),
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
@@ -38,6 +43,7 @@ ENVIRONMENT = {
     "frontend/triton/installation.py": "hands its own on to Triton",
     "frontend/bench/servers.py": "hands its own on to the server that it measures",
     "build_engines/verify/oracle.py": "hands its own on to the unquantized model's process",
+    "build_engines/optimum_recipe.py": "which Python it is that exports to OpenVINO",
     "build_engines/verify/texts.py": "quietens transformers before it is imported",
     "frontend/bench/command.py": "quietens transformers before it is imported",
 }

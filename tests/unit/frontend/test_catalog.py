@@ -233,3 +233,17 @@ def _builder(home: Path, script: str) -> Path:
 def test_what_can_be_built_is_what_the_specs_say() -> None:
     assert set(buildable_variants("smollm2-135m-instruct")) >= {"f16", "q8_0", "q4_0"}
     assert not buildable_variants("../specs/smollm2-135m-instruct")
+
+
+async def test_a_damaged_version_is_not_loaded_and_the_model_is_still_known(home: Path) -> None:
+    publish_model(home, "tiny", bos_id=1)
+    second = publish_model(home, "tiny", bos_id=2)
+    (second.path / "tokenizer" / "tokenizer.json").unlink()
+    catalog, engine = catalog_of(home), FakeEngine()
+    assert catalog.get("tiny").artefacts[0].manifest.version == 1
+    with pytest.raises(ModelLoadFailed, match="rollback tiny --variant q8_0"):
+        await loading.load_variant(
+            catalog, FakeRepository(engine), home=home, name="tiny", quantization=None,
+            prefer_gpu=False,
+        )  # fmt: skip
+    assert engine.models == {}
