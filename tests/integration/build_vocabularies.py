@@ -146,10 +146,11 @@ def write_sentencepiece_gguf(
     reader: sentencepiece.SentencePieceProcessor,
     *,
     cut: str = "default",
-    more: Sequence[str] = (),
+    more: Mapping[str, TokenType] | None = None,
     **options: Any,
 ) -> Path:
-    """What llama.cpp's converter makes of a SentencePiece model, and `more` special tokens."""
+    """What llama.cpp's converter makes of a SentencePiece model, and `more` tokens."""
+    more = more or {}
     indices = range(reader.vocab_size())
     return write_gguf(
         path,
@@ -157,7 +158,7 @@ def write_sentencepiece_gguf(
         cut=cut,
         tokens=[*(reader.id_to_piece(i) for i in indices), *more],
         scores=[*(reader.get_score(i) for i in indices), *[0.0] * len(more)],
-        kinds=[*(_kind(reader, i) for i in indices), *[TokenType.CONTROL] * len(more)],
+        kinds=[*(_kind(reader, i) for i in indices), *more.values()],
         ids={"bos": reader.bos_id(), "eos": reader.eos_id(), "unknown": reader.unk_id()},
         **options,
     )

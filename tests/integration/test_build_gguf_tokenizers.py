@@ -104,11 +104,13 @@ def test_files_of_2023_are_cut_as_their_architecture_is(tmp_path: Path) -> None:
 def sentencepiece_gguf(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """As Llama 2 and Mistral have it, and, without the first space, Gemma."""
+    """As Llama 2 and Mistral have it, and Gemma: without the first space, with tokens for runs."""
     folder = tmp_path_factory.mktemp("sentencepiece")
     reader = write_sentencepiece(folder / "tokenizer.model")
     flags = {"add_space_prefix": bool(request.param)}
-    return write_sentencepiece_gguf(folder / "vocabulary.gguf", reader, flags=flags)
+    symbols = [] if request.param else ["  ", "   ", "\n\n", "\n\n\n", "<b>"]
+    more = dict.fromkeys(symbols, TokenType.USER_DEFINED)
+    return write_sentencepiece_gguf(folder / "vocabulary.gguf", reader, more=more, flags=flags)
 
 
 def test_sentencepiece_equals_llama_cpp(sentencepiece_gguf: Path) -> None:
@@ -129,7 +131,7 @@ def test_chatglm3_has_its_special_tokens_behind_the_pieces(tmp_path: Path) -> No
         reader,
         architecture="chatglm",
         cut="chatglm-spm",
-        more=CHATGLM3_SPECIAL_TOKENS,
+        more=dict.fromkeys(CHATGLM3_SPECIAL_TOKENS, TokenType.CONTROL),
         flags={"add_bos_token": False},
     )
     tokenizer, tokens = convert(path, chat_template="chatglm3")
