@@ -80,7 +80,7 @@ class LlmApiMaking:
                 max_input_len=limits.max_input_len,
                 vocab_size=self.architecture.vocab_size,
             ),
-            tokens=special_tokens(order.spec.tokens, order.checkpoint),
+            tokens=special_tokens(order.spec.tokens, done[TOKENIZER]),
             engine=EngineFacts(
                 max_batch_size=limits.max_batch_size,
                 max_num_tokens=limits.max_num_tokens,

@@ -234,5 +234,5 @@ def _describe(
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
             vocab_size=openvino_ir.check(done["export"]),
         ),
-        tokens=special_tokens(order.spec.tokens, order.checkpoint),
+        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Adapter, Limits
+from build_engines.artefact import Adapter, Limits, SpecialTokens
 from build_engines.engine_config import read_engine_config
 from build_engines.engine_facts import engine_facts
 from build_engines.engine_options import EngineOptions
@@ -123,7 +123,7 @@ class EngineStages:
                 max_input_len=found.max_input_len,
                 vocab_size=found.vocab_size,
             ),
-            tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
+            tokens=self._special_tokens(done[TOKENIZER]),
             engine=engine_facts(found, self.architecture, self.options),
             adapters=_read_adapters(done),
         )
@@ -168,10 +168,13 @@ class EngineStages:
         )
         write_tokenizer_info(
             out / "tokenizer" / "tokenizer.json",
-            special_tokens(self.order.spec.tokens, self.order.checkpoint).eos_ids,
+            self._special_tokens(out).eos_ids,
             self.architecture.vocab_size,
             out / FILE_NAME,
         )
+
+    def _special_tokens(self, stage: Path) -> SpecialTokens:
+        return special_tokens(self.order.spec.tokens, stage / "tokenizer")
 
     def _run_adapters(self, out: Path, context: StageContext) -> None:
         from build_engines.lora import write_adapter

@@ -78,6 +78,7 @@ def test_an_engine_is_built_and_published_with_its_own_limits(
     assert sorted(built.manifest.files) == [
         "engine/config.json",
         "engine/rank0.engine",
+        "tokenizer/generation_config.json",
         "tokenizer/tokenizer.json",
         "xgrammar_tokenizer_info.json",
     ]
