@@ -39,6 +39,7 @@ from build_engines.lock import build_lock
 from build_engines.lora import check_adapter_name, read_adapters, write_adapter
 from build_engines.lora_files import ADAPTERS_DIR
 from build_engines.pipeline import STAGING_SUFFIX
+from triton_models.llm_api.options import read_options
 
 TOKENIZER_DIR = "tokenizer"
 ENGINE_DIR = "engine"
@@ -97,6 +98,11 @@ def add_adapters(home: Path, base: Artefact, adapters: Mapping[str, Path]) -> Ar
     if manifest.kind == "tensorrt_llm" and max_rank is None:
         raise ChoiceError(
             f"the engine of {manifest.name}/{manifest.variant} was built without LoRA: "
+            "write [lora] max_rank into its spec and build it again"
+        )
+    if manifest.kind == "llm_api" and not read_options(base.path).get("lora_config"):
+        raise ChoiceError(
+            f"{manifest.name}/{manifest.variant} was built without LoRA: "
             "write [lora] max_rank into its spec and build it again"
         )
     with _staging(home, manifest.name, manifest.variant) as staged:

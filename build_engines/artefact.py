@@ -6,6 +6,7 @@ which of its versions is the current one is kept by `versions.py`.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
@@ -92,10 +93,11 @@ def artefact_dir(home: Path, name: str, variant: str) -> Path:
     return models_dir(home) / name / variant
 
 
-def list_artefacts(home: Path) -> list[Artefact]:
+def list_artefacts(home: Path, *, takes_others: bool = False) -> list[Artefact]:
     """The current versions of all published models, by name and variant.
 
-    One that is damaged is logged and left out: the others can still be served.
+    One that is damaged is logged and left out: the others can still be served. With `takes_others`
+    another version of it is in its place, if there is one: that may be served still.
     """
     artefacts = []
     for path in sorted(models_dir(home).glob("*/*/")):
@@ -103,7 +105,16 @@ def list_artefacts(home: Path) -> list[Artefact]:
             artefacts.append(find_artefact(home, path.parent.name, path.name))
         except ArtefactError as exc:
             _report(str(exc))
+            if takes_others:
+                artefacts.append(_newest_whole(path))
     return [artefact for artefact in artefacts if artefact is not None]
+
+
+def _newest_whole(variant_dir: Path) -> Artefact | None:
+    for number in reversed(version_numbers(variant_dir)):
+        with contextlib.suppress(ArtefactError):  # the next one may be whole
+            return read_artefact(variant_dir / str(number))
+    return None
 
 
 def find_artefact(home: Path, name: str, variant: str) -> Artefact | None:

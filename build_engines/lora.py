@@ -140,13 +140,14 @@ def convert(
     """The tensors lora_weights and lora_config, a row for each (layer, module)."""
     rows, places = [], []
     for (layer, module), pair in sorted(pairs.items()):
-        rows.append(np.concatenate([pair.down.ravel(), pair.up.ravel()]).astype(np.float16))
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused below
+            rows.append(np.concatenate([pair.down.ravel(), pair.up.ravel()]).astype(np.float16))
         places.append([module, layer, pair.down.shape[0]])
     weights = np.zeros((len(rows), max(map(len, rows))), np.float16)
     for row, values in zip(weights, rows, strict=True):
         row[: len(values)] = values
     if not np.isfinite(weights).all():
-        raise ConversionError("the adapter has weights that are no float16: they are too large")
+        raise ConversionError("the adapter has weights that are too large for float16")
     return weights, np.array(places, np.int32)
 
 

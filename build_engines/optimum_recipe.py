@@ -105,7 +105,7 @@ class OptimumRecipe:
                 order,
                 layout=layout,
                 describe=describe,
-                find_oracle=lambda done: _exported(order, done["export"]) if is_int8 else None,
+                find_oracle=lambda done: _exported(order, done["export"], is_int8=is_int8),
                 required_memory_bytes=5 * weights,
             )
         )
@@ -207,12 +207,16 @@ def _run(command: list[str], out: Path, context: StageContext) -> None:
         raise ToolError(failure.message(command))
 
 
-def _exported(order: Order, directory: Path) -> Oracle:
+def _exported(order: Order, directory: Path, *, is_int8: bool) -> Oracle:
+    """The float32 model by OpenVINO alone, without our batcher and its paged attention."""
     from build_engines.verify.oracle import Oracle, OracleFormat
 
     name = order.fetched.name if order.fetched else order.spec.name
     return Oracle(
-        format=OracleFormat.OPENVINO, path=directory, description=f"OpenVINO in float32 on {name}"
+        format=OracleFormat.OPENVINO,
+        path=directory,
+        description=f"OpenVINO in float32 on {name}",
+        has_same_weights=not is_int8,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from build_engines.artefact import (
+    MANIFEST_NAME,
     Artefact,
     artefact_dir,
     is_safe_name,
@@ -42,11 +43,14 @@ class Garbage:
 
 
 def published_variants(home: Path, name: str) -> list[str]:
-    """The variants of a model that have a current version, damaged or not."""
+    """The variants of a model that have a current version, or something that cannot be used."""
     if not is_safe_name(name):
         return []
-    folder = models_dir(home) / name
-    return [one.name for one in _variant_dirs(folder) if current_version(one) is not None]
+    return [
+        one.name
+        for one in _variant_dirs(models_dir(home) / name)
+        if current_version(one) is not None or (one / MANIFEST_NAME).exists()
+    ]
 
 
 def rollback(home: Path, name: str, variant: str) -> Artefact:

@@ -96,6 +96,7 @@ class CatalogModel:
             fitting,
             key=lambda artefact: (
                 (artefact.manifest.kind in GPU_KINDS) is not prefer_gpu,
+                artefact.manifest.variant != quantization,
                 artefact.manifest.variant != "q8_0",
             ),
         )
@@ -223,7 +224,7 @@ class Catalog:
             return
         self._scanned_at = now
         by_name: dict[str, list[Artefact]] = {}
-        for artefact in list_artefacts(self._home):
+        for artefact in list_artefacts(self._home, takes_others=True):
             by_name.setdefault(artefact.manifest.name, []).append(artefact)
         self._models = {
             name: CatalogModel(name=name, artefacts=tuple(artefacts))

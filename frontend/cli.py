@@ -11,6 +11,7 @@ from rich.console import Console
 from build_engines.cli import build_command
 from build_engines.errors import BuildError
 from frontend.bench.command import bench_command
+from frontend.manage.command import app as models_app
 from frontend.settings import SettingsError, load_settings
 from frontend.telemetry.logs import configure_logging
 from frontend.triton_command import triton_command
@@ -21,6 +22,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command("build")(build_command)
 app.command("bench")(bench_command)
+app.add_typer(models_app)
 app.command("triton")(triton_command)
 
 

@@ -7,11 +7,12 @@ import logging
 import sys
 from pathlib import Path
 
-from build_engines.artefact import Artefact
+from build_engines.artefact import Artefact, find_artefact
+from build_engines.errors import ArtefactError
 from build_engines.spec import buildable_variants
 from frontend.catalog import Catalog
 from frontend.context import ModelRepository
-from frontend.errors import ModelLoadFailed
+from frontend.errors import ModelLoadFailed, ModelNotFound
 
 logger = logging.getLogger(__name__)
 
@@ -32,22 +33,44 @@ async def load_variant(
         ModelLoadFailed: building or loading it went wrong.
     """
     buildable = buildable_variants(name)
-    if quantization in buildable:
-        await _build(home, name, str(quantization))
     catalog.rescan()
+    if quantization in buildable and not _is_under_another_name(catalog, name, str(quantization)):
+        await _build(home, name, str(quantization))
+        catalog.rescan()
     artefact = catalog.get(name).choose(
         quantization=quantization,
         prefer_gpu=prefer_gpu,
         has_gpu=has_gpu(),
         buildable=buildable,
     )
-    await repository.load(artefact)
-    return artefact
+    current = _current(home, artefact)
+    await repository.load(current)
+    return current
+
+
+def _is_under_another_name(catalog: Catalog, name: str, quantization: str) -> bool:
+    """Whether a variant is quantized so but not called so: a GGUF file as it is (variant gguf)
+    is loaded in place of what would have to be built."""
+    try:
+        artefacts = catalog.get(name).artefacts
+    except ModelNotFound:
+        return False
+    manifests = [artefact.manifest for artefact in artefacts]
+    return any(one.quantization == quantization != one.variant for one in manifests)
 
 
 def has_gpu() -> bool:
     """Whether this machine has an NVIDIA GPU."""
     return Path("/dev/nvidia0").exists()
+
+
+def _current(home: Path, artefact: Artefact) -> Artefact:
+    """The current version of what was chosen: the catalog knows others where it is damaged."""
+    name, variant = artefact.manifest.name, artefact.manifest.variant
+    try:
+        return find_artefact(home, name, variant) or artefact
+    except ArtefactError as exc:
+        raise ModelLoadFailed(model=name, reason=str(exc)) from exc
 
 
 async def _build(home: Path, name: str, variant: str) -> None:
@@ -60,7 +83,7 @@ async def _build(home: Path, name: str, variant: str) -> None:
     try:
         _, stderr = await process.communicate()
     except asyncio.CancelledError:
-        process.terminate()  # the client has gone; what is built so far is thrown away
+        process.terminate()  # the client has gone; the stages that are done stay
         await process.wait()
         raise
     if process.returncode:

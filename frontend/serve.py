@@ -16,9 +16,11 @@ import psutil
 from rich.console import Console
 
 from build_engines.artefact import find_artefact, list_artefacts
+from build_engines.launch import count_gpus, launched_model, starter
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from build_engines.spec import load_spec, spec_names
+from frontend.manage.server import write_server_file
 from frontend.processes import StopRequestedError, StopSignal, Workers
 from frontend.settings import Settings
 from frontend.triton.desired import DesiredModels
@@ -60,7 +62,9 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         workers = Workers(settings, listening, _metrics_dir(settings.home))
         stack.callback(workers.stop, settings.drain_timeout_s)
         workers.start(WORKER_START_TIMEOUT_S)
-        _print_ready(settings, listening, console)
+        url = _url(listening)
+        stack.callback(write_server_file(settings.home, url).unlink, missing_ok=True)
+        _print_ready(settings, url, console)
         while not stop_signal.wait(POLL_S):
             workers.check()
         console.print("Stopping ...")
@@ -135,7 +139,12 @@ def _prepare_triton(settings: Settings) -> EmbeddedTriton:
         metrics=settings.triton_metrics_port,
         http=settings.triton_http_port,
     )
-    return EmbeddedTriton(settings.home, ports, binary=settings.triton_binary)
+    # Any built model may be loaded later: of engines, several or large ones need an orchestrator.
+    built = [launched_model(one) for one in list_artefacts(settings.home)]
+    wrap, variables = starter(built, count_gpus())
+    return EmbeddedTriton(
+        settings.home, ports, binary=settings.triton_binary, wrap=wrap, variables=variables
+    )
 
 
 def _metrics_dir(home: Path) -> Path:
@@ -150,10 +159,13 @@ def _metrics_dir(home: Path) -> Path:
     return own
 
 
-def _print_ready(settings: Settings, listening: socket.socket, console: Console) -> None:
+def _url(listening: socket.socket) -> str:
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, host)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _print_ready(settings: Settings, url: str, console: Console) -> None:
     messages = '[{"role":"user","content":"What is the capital of France?"}]'
     console.print(f"\nInflight serves [bold]{settings.model}[/bold] at [bold]{url}[/bold]\n")
     console.print(

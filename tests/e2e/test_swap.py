@@ -19,7 +19,7 @@ import pytest
 from build_engines.artefact import Artefact
 from build_engines.retention import rollback
 from tests.e2e.conftest import load
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, eventually
 from tests.fakes.scripted import VARIANT, write_scripted_model
 from tests.fakes.tokenizers import CHAT_TEMPLATE, byte_level_tokenizer, write_tokenizer
 from triton_models.scripted.script import Scenario
@@ -144,3 +144,27 @@ async def test_200_streams_survive_a_publication_and_a_rollback(
     }
     assert [len(found) for found in fingerprints.values()] == [1, 1], "each names its own version"
     assert fingerprints[TEXTS[1]] != fingerprints[TEXTS[2]]
+
+
+def described(stack: Stack) -> dict[str, Any]:
+    models = httpx.get(f"{stack.url}/api/v1/models", timeout=30).json()["models"]
+    return next(model for model in models if model["name"] == MODEL)
+
+
+def says(stack: Stack) -> str:
+    body = {"model": MODEL, "prompt": "Talk."}
+    return str(httpx.post(f"{stack.url}/api/v1/generate", json=body, timeout=30).json()["text"])
+
+
+def test_a_version_that_does_not_load_leaves_the_one_before_serving(
+    stack: Stack, home: Path, artefact: Artefact, first_version: Artefact
+) -> None:
+    broken = Scenario(name="broken", text="x", token_ids=[1])  # either one or the other
+    write_scripted_model(home, MODEL, [broken], tokenizer_from=artefact)
+    failed = eventually(lambda: described(stack)["failed"], timeout_s=TAKEN_WITHIN_S)
+    assert "either text or token_ids" in failed["reason"]
+    assert described(stack)["version"] == first_version.manifest.version
+    assert says(stack) == TEXTS[1]
+    rollback(home, MODEL, VARIANT)
+    assert described(stack)["failed"] is None
+    assert says(stack) == TEXTS[1]

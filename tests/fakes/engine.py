@@ -145,11 +145,15 @@ class FakeRepository:
     def __init__(self, engine: FakeEngine) -> None:
         self._engine = engine
         self.failure: Exception | None = None  # what load raises
+        self.on_load: Callable[[Artefact], None] | None = None  # in place of the engine's own
 
     async def load(self, artefact: Artefact) -> LoadedModel:
         if self.failure is not None:
             raise self.failure
-        return self._engine.load(artefact.manifest.name, variant=artefact.manifest.variant)
+        loaded = self._engine.load(artefact.manifest.name, variant=artefact.manifest.variant)
+        if self.on_load is not None:
+            self.on_load(artefact)
+        return loaded
 
     async def follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
         if (artefact := find()) is not None:

@@ -45,6 +45,7 @@ class FakeModel:
     # What it says of a load by us: the version, and the hash of its tokenizer. None: not by us.
     number: int = 1
     tokenizer_hash: str | None = None
+    artefact_dir: str = ""
     max_adapters: int = 1
     adapters: list[int] = field(default_factory=list)  # task ids in its cache, the newest last
 
@@ -211,6 +212,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             config.input.add(name=name)
         for name in sorted(model.outputs):
             config.output.add(name=name)
+        if model.artefact_dir:
+            config.parameters["artefact_dir"].string_value = model.artefact_dir
         for key in ("variant", "max_seq_len", "max_input_len", "vocab_size"):
             config.parameters[key].string_value = str(getattr(model, key))
         if model.tokenizer_hash is not None:

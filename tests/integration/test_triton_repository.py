@@ -20,7 +20,7 @@ from frontend.triton.repository import ModelRepository
 from tests.fakes.triton import FakeModel, FakeTriton
 
 
-def artefact(variant: str = "q8_0", kind: str = "cpu") -> Artefact:
+def artefact(variant: str = "q8_0", kind: str = "cpu", version: int = 1) -> Artefact:
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         name="fake",
@@ -37,8 +37,8 @@ def artefact(variant: str = "q8_0", kind: str = "cpu") -> Artefact:
         created="2026-01-01T00:00:00Z",
         memory_bytes=None,
     )
-    path = Path("/models/fake") / variant / "1"
-    return Artefact(manifest=manifest, path=path, content_hash=variant)
+    path = Path("/models/fake") / variant / str(version)
+    return Artefact(manifest=manifest, path=path, content_hash=f"{variant} {version}")
 
 
 @pytest.fixture
@@ -150,6 +150,47 @@ async def test_loads_at_once_are_made_one_after_the_other(
     variants = [f"v{i}" for i in range(8)]
     await asyncio.gather(*(repository.load(artefact(variant)) for variant in variants))
     assert any(f'"/models/fake/{variant}/1"' in config_of(settings) for variant in variants)
+
+
+async def test_another_version_is_taken_once_by_whoever_comes_first(
+    settings: Settings, repository: ModelRepository, triton: FakeTriton
+) -> None:
+    await repository.load(artefact())
+    served = triton.models["fake"].artefact_dir = "/models/fake/q8_0/1"
+    looks = []
+
+    def find() -> Artefact:
+        looks.append(1)
+        return artefact("q8_0", version=2)
+
+    await repository.follow("fake", served, find)
+    assert '"/models/fake/q8_0/2"' in config_of(settings)
+    triton.models["fake"].artefact_dir = "/models/fake/q8_0/2"
+    before = config_of(settings)
+    await repository.follow("fake", served, find)
+    assert config_of(settings) == before, "another worker has done it"
+    assert (settings.home / "repository" / "fake" / "2" / "model.py").is_file()
+    assert not (settings.home / "repository" / "fake" / "1").exists()
+
+
+async def test_a_version_that_does_not_load_is_tried_once_and_noted(
+    settings: Settings, repository: ModelRepository, triton: FakeTriton
+) -> None:
+    await repository.load(artefact())
+    model = triton.models["fake"]
+    model.artefact_dir, model.load_failure = "/models/fake/q8_0/1", "out of memory"
+    before = config_of(settings)
+    with pytest.raises(ModelLoadFailed, match="out of memory"):
+        await repository.follow("fake", model.artefact_dir, lambda: artefact(version=2))
+    assert config_of(settings) == before
+    failure = repository.failures()["fake"]
+    assert failure["path"] == "/models/fake/q8_0/2"
+    assert "out of memory" in failure["reason"]
+    model.load_failure = None
+    await repository.follow("fake", model.artefact_dir, lambda: artefact(version=2))
+    assert config_of(settings) == before
+    await repository.load(artefact(version=2))
+    assert repository.failures() == {}
 
 
 def test_engine_that_is_not_there_is_said(settings: Settings) -> None:

@@ -75,15 +75,16 @@ def test_equal_inputs_give_equal_digests_wherever_they_run(tmp_path: Path) -> No
     assert len(digests) == 1
 
 
-def test_a_stage_that_fails_leaves_nothing(store: StageStore) -> None:
+def test_a_stage_that_fails_leaves_nothing_that_is_taken(store: StageStore) -> None:
     def fail(out: Path, context: StageContext) -> None:
         (out / "half").write_text("")
         raise ConversionError("no")
 
     with pytest.raises(ConversionError):
         store.run(stage(run=fail), silent)
-    assert list(store.root.iterdir()) == []
     assert store.find(stage()) is None
+    store.discard_partial()
+    assert list(store.root.iterdir()) == []
 
 
 def test_what_a_killed_stage_left_is_not_taken_and_deleted(store: StageStore) -> None:
@@ -99,11 +100,26 @@ def test_what_is_known_of_the_files_is_not_read_again(store: StageStore) -> None
     entry = FileEntry(size_bytes=5, sha256="f" * 64)
 
     def run(out: Path, context: StageContext) -> dict[str, FileEntry]:
-        (out / "link").symlink_to("/nowhere")
+        (out / "link").write_text("12345")
         return {"link": entry}
 
     finished = store.run(Stage(name="fetch", inputs={}, run=run), silent)
     assert stage_files(finished.path) == {"link": entry}
+
+
+def test_a_stage_that_has_lost_a_file_is_done_again(store: StageStore, tmp_path: Path) -> None:
+    target = tmp_path / "downloaded"
+
+    def link(out: Path, context: StageContext) -> None:
+        target.write_text("weights")
+        (out / "weights").symlink_to(target)
+
+    first = store.run(stage(run=link), silent)
+    target.unlink()
+    assert again(store).find(stage()) is None
+    assert again(store).run(stage(run=link), silent) == first
+    target.write_text("others")
+    assert again(store).find(stage()) is None
 
 
 def test_what_is_behind_a_stage_that_is_to_do_is_to_do(store: StageStore) -> None:

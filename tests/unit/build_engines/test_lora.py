@@ -137,6 +137,7 @@ def test_the_pytorch_backend_gets_the_adapter_as_it_is(tmp_path: Path) -> None:
         ({}, {f"{PREFIX}.0.self_attn.q_proj.lora_A.weight": np.ones((4, 12), np.float32)},
          "A and B of self_attn.q_proj do not fit"),
         ({}, {"lm_head.weight": np.ones((4, 12), np.float32)}, "lm_head.weight, which engines"),
+        ({"lora_alpha": 1e6}, None, "too large for float16"),
         ({}, peft_tensors(3), "has a layer 2, the model has 2"),
         ({}, peft_tensors(ranks=dict.fromkeys(SHAPES, 65)), "rank 65, the engine is built for 64"),
     ],

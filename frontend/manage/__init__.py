@@ -1,0 +1,1 @@
+"""`inflight models`: what is published in a home folder, and what a server of it has loaded."""
