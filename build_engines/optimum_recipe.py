@@ -149,8 +149,8 @@ def _check(order: Order) -> None:
     if model_type not in MODEL_TYPES:
         known = ", ".join(sorted(MODEL_TYPES))
         raise ChoiceError(
-            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss or "
-            f"code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
+            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss "
+            f"or code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
         )
 
 
