@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from build_engines.artefact import Limits
 from build_engines.assembly import link_or_copy
 from build_engines.errors import ChoiceError
+from build_engines.ordering import require_gguf
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.shards import shard_names
 from build_engines.source import source_facts
@@ -36,6 +37,7 @@ class CpuRecipe:
 
     def plan(self, order: Order) -> BuildPlan:
         """The quantized GGUF file and the IR stand beside each other until it is published."""
+        require_gguf(order)
         weights = estimated_bytes(num_parameters(order), order.variant.quantization)
         if order.checkpoint is not None:
             _check(order)
@@ -45,7 +47,11 @@ class CpuRecipe:
         stages = (
             Stage(
                 name="tokenizer",
-                inputs={"max_seq_len": max_seq_len, "tools": tools},
+                inputs={
+                    "max_seq_len": max_seq_len,
+                    "chat_template": order.spec.chat_template,
+                    "tools": tools,
+                },
                 run=lambda out, context: _tokenizer(order, out),
                 required_bytes=_TOKENIZER_BYTES,
             ),
@@ -54,7 +60,7 @@ class CpuRecipe:
                 inputs={"quantization": quantization, "tools": tools},
                 run=lambda out, context: _quantize(order, out, context),
                 required_bytes=weights,
-                required_memory_bytes=weights,
+                required_memory_bytes=weights + _largest_matrix_bytes(order),
             ),
             Stage(
                 name="convert",
@@ -99,15 +105,16 @@ def num_parameters(order: Order) -> int:
     return 0 if order.architecture is None else order.architecture.num_parameters
 
 
+def _largest_matrix_bytes(order: Order) -> int:
+    """What the embedding takes in float32, twice: it is dequantized and quantized in one piece."""
+    found = order.architecture
+    return 0 if found is None else 8 * found.vocab_size * found.hidden_size
+
+
 def _check(order: Order) -> None:
     from build_engines import gguf_file, openvino_ir
 
     assert order.checkpoint is not None
-    if order.checkpoint.format != "gguf":
-        raise ChoiceError(
-            f"variant {order.variant.name} is made from a GGUF file, the checkpoint is a Hugging "
-            "Face folder: build the variant openvino or openvino_int8, or give a .gguf file"
-        )
     if len(shard_names(order.checkpoint.path.name)) > 1:
         raise ChoiceError(
             f"variant {order.variant.name} is made from one file, the checkpoint has shards: join "
@@ -124,7 +131,8 @@ def _tokenizer(order: Order, out: Path) -> None:
     assert order.fetched is not None
     assert order.max_seq_len is not None
     reader = gguf_file.open_gguf(order.fetched)
-    write_tokenizer(reader, out, max_seq_len=order.max_seq_len)
+    template = order.spec.chat_template
+    write_tokenizer(reader, out, max_seq_len=order.max_seq_len, chat_template=template)
 
 
 def _quantize(order: Order, out: Path, context: StageContext) -> None:

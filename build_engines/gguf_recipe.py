@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from build_engines.artefact import Limits
-from build_engines.errors import ChoiceError
+from build_engines.ordering import require_gguf
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.shards import shard_paths
 from build_engines.source import source_facts
@@ -30,11 +30,7 @@ class GgufRecipe:
 
     def plan(self, order: Order) -> BuildPlan:
         """See Recipe."""
-        if order.checkpoint is not None and order.checkpoint.format != "gguf":
-            raise ChoiceError(
-                f"variant {order.variant.name} serves a GGUF file as it is, the checkpoint is a "
-                "Hugging Face folder: give a .gguf file, or build the variant openvino"
-            )
+        require_gguf(order)
         max_seq_len = _max_seq_len(order)
         tools = {name: metadata.version(name) for name in _TOOLS}
         weights = shard_paths(order.fetched) if order.fetched is not None else []

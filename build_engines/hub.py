@@ -22,6 +22,7 @@ from build_engines.lock import build_lock
 from build_engines.needed_files import GGUF_SUFFIX, Found, Report, needed_names
 from build_engines.shards import shard_names
 from build_engines.spec import HubSource
+from build_engines.stages import own_bytes
 
 PART_SUFFIX = ".part"
 
@@ -36,6 +37,12 @@ class _RemoteFile:
 def downloads_dir(home: Path) -> Path:
     """What was downloaded: a folder a repository, in it one a commit. The variants share it."""
     return home / "downloads"
+
+
+def downloaded_bytes(source: HubSource, home: Path) -> int:
+    """What of a repository has arrived."""
+    folder = downloads_dir(home) / source.hf.replace("/", "--")
+    return own_bytes(folder) if folder.exists() else 0
 
 
 def download(source: HubSource, home: Path, report: Report) -> dict[str, Found]:

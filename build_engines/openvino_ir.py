@@ -24,7 +24,8 @@ def check_architecture(architecture: str) -> None:
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ConversionError(
-            f"OpenVINO does not read {architecture} models from GGUF, only {known}"
+            f"OpenVINO does not read {architecture} models from GGUF, only {known}: serve the file "
+            "as it is (variant gguf)"
         )
 
 

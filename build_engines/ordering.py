@@ -12,7 +12,7 @@ import msgspec
 
 from build_engines.artefact import is_safe_name
 from build_engines.checkpoint import Checkpoint
-from build_engines.errors import SourceError, SpecError, UnknownArchitectureError
+from build_engines.errors import ChoiceError, SourceError, SpecError, UnknownArchitectureError
 from build_engines.families import FAMILIES, family_of
 from build_engines.needed_files import GGUF_SUFFIX
 from build_engines.recipe import Order
@@ -142,6 +142,16 @@ def is_gguf(source: Source) -> bool:
     if isinstance(source, PathSource):
         return source.path.endswith(GGUF_SUFFIX)
     return source.file is not None and source.file.endswith(GGUF_SUFFIX)
+
+
+def require_gguf(order: Order) -> None:
+    """Raises ChoiceError, before anything is fetched, for what is not made from a GGUF file."""
+    if not is_gguf(order.source):
+        raise ChoiceError(
+            f"variant {order.variant.name} is made from a GGUF file, {order.spec.name} is a "
+            "Hugging Face checkpoint: give a file by --checkpoint FILE.gguf, or build the variant "
+            f"{OPENVINO}"
+        )
 
 
 def _find_spec(request: Request, given: Source | None) -> Spec:

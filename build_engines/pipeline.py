@@ -5,15 +5,14 @@ Cheap to import, and to call for what is published already: recipes import their
 
 from __future__ import annotations
 
-import errno
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
+from build_engines import hub
+from build_engines.architecture import Architecture
 from build_engines.artefact import (
     Artefact,
     artefact_dir,
@@ -25,16 +24,17 @@ from build_engines.assembly import assemble
 from build_engines.checkpoint import open_checkpoint
 from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
-from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
+from build_engines.errors import ChoiceError
 from build_engines.gguf_recipe import GgufRecipe
 from build_engines.llm_api_recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
+from build_engines.machine import THIS_MACHINE, Machine
 from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.source import fetch_stage, fetched_path, local_path
-from build_engines.spec import Spec, load_spec
+from build_engines.spec import HubSource, Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
 from build_engines.tensorrt_recipe import TensorRtRecipe
 
@@ -48,25 +48,6 @@ RECIPES: Mapping[str, Recipe] = {
     "llama_cpp": GgufRecipe(),
 }
 STAGING_SUFFIX = ".building"
-FULL_BYTES = 1 << 20  # a disk with less is taken for full
-
-
-def free_bytes(path: Path) -> int:
-    """Room on the file system of a directory, be it there yet or not."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """What a build may use."""
-
-    free_bytes: Callable[[Path], int] = free_bytes
-    available_memory_bytes: Callable[[], int] = lambda: int(psutil.virtual_memory().available)
-
-
-THIS_MACHINE = Machine()
 
 
 def build(
@@ -106,8 +87,14 @@ def build_order(
         if (found := _published(order)) is not None:
             return found
         collect_leftovers(order.home)
-        with _full_disk_is_named(order.home, machine):
-            return _build(order, recipes, progress, machine)
+        store = StageStore(builds_dir(order.home, name, variant))
+        store.root.mkdir(parents=True, exist_ok=True)
+        store.discard_partial()
+        try:
+            with machine.full_disk_is_named(order.home), failures_in_log(store.log):
+                return _build(order, recipes, store, progress, machine)
+        finally:
+            store.discard_partial()
 
 
 def _published(order: Order) -> Artefact | None:
@@ -140,34 +127,62 @@ def collect_leftovers(home: Path) -> None:
 
 
 def _build(
-    order: Order, recipes: Mapping[str, Recipe], progress: Progress, machine: Machine
+    order: Order,
+    recipes: Mapping[str, Recipe],
+    store: StageStore,
+    progress: Progress,
+    machine: Machine,
 ) -> Artefact:
-    store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
-    store.root.mkdir(parents=True, exist_ok=True)
-    store.discard_partial()
-    with failures_in_log(store.log):
-        fetch = fetch_stage(order.source, order.home)
-        early = with_what_is_here(order, store.find(fetch))
-        if early.architecture is not None:  # known before anything is fetched: so is what it takes
-            plan = recipe_for(early, recipes).plan(early)
-            _check_machine(order, [fetch, *plan.stages], store, machine)
-        finished = store.run(fetch, progress)
-        order = with_checkpoint(order, fetched_path(finished.path))
-        plan = recipe_for(order, recipes).plan(order)
-        _check_machine(order, plan.stages, store, machine)
-        for stage in plan.stages:
-            store.run(stage, progress)
-        artefact = _publish(order, plan, store, progress)
+    _, stages = plan_early(order, recipes, store)
+    machine.check(store.todo(stages), order.home)
+    finished = store.run(stages[0], progress)
+    order = with_checkpoint(order, fetched_path(finished.path))
+    plan = recipe_for(order, recipes).plan(order)
+    machine.check(store.todo(plan.stages), order.home)
+    for stage in plan.stages:
+        store.run(stage, progress)
+    artefact = _publish(order, plan, store, progress)
     store.collect()
     return artefact
 
 
-def with_what_is_here(order: Order, fetched: Finished | None) -> Order:
-    """The order with its checkpoint, if that is on this machine already."""
+def plan_early(
+    order: Order, recipes: Mapping[str, Recipe], store: StageStore
+) -> tuple[Order, list[Stage]]:
+    """What is known before anything is fetched: the order with all that is here or cheap to ask
+    for, and its stages, `fetch` first. Of a GGUF file that is still on the hub, nothing is known.
+
+    Raises BuildError for what cannot be built.
+    """
+    fetch = fetch_stage(order.source, order.home)
+    order = _with_what_is_here(order, store.find(fetch))
+    if order.architecture is None and not order.spec.is_embedding:
+        return order, [fetch]
+    if order.fetched is None:
+        fetch = replace(fetch, required_bytes=_download_bytes(order))
+    return order, [fetch, *recipe_for(order, recipes).plan(order).stages]
+
+
+def _with_what_is_here(order: Order, fetched: Finished | None) -> Order:
+    """With the checkpoint if it is on this machine already, else with the numbers of its model."""
     if fetched is not None:
         return with_checkpoint(order, fetched_path(fetched.path))
     path = local_path(order.source)
-    return order if path is None else with_checkpoint(order, path)
+    if path is not None:
+        return with_checkpoint(order, path)
+    source = order.source
+    if order.architecture is not None or not isinstance(source, HubSource) or source.file:
+        return order
+    architecture = Architecture.from_config(hub.read_config(source))
+    spec = replace(order.spec, architecture=architecture)
+    return replace(order, spec=spec, variant=variant_of(spec, order.variant.name))
+
+
+def _download_bytes(order: Order) -> int:
+    """About what is still to be downloaded of a checkpoint in 16 bits."""
+    assert isinstance(order.source, HubSource)  # all others are here
+    num_parameters = order.architecture.num_parameters if order.architecture else 0
+    return max(0, 2 * num_parameters - hub.downloaded_bytes(order.source, order.home))
 
 
 def with_checkpoint(order: Order, path: Path) -> Order:
@@ -201,38 +216,3 @@ def _staging(order: Order) -> Iterator[Path]:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-@contextmanager
-def _full_disk_is_named(home: Path, machine: Machine) -> Iterator[None]:
-    """Raises DiskSpaceError for what fails on a full disk: every library words that its own way."""
-    try:
-        yield
-    except Exception as exc:
-        number = exc.errno if isinstance(exc, OSError) else None
-        if number in (errno.ENOSPC, errno.EDQUOT) or machine.free_bytes(home) < FULL_BYTES:
-            message = f"the disk of {home} is full: make room and build again"
-            raise DiskSpaceError(message) from exc
-        raise
-
-
-def _check_machine(
-    order: Order, stages: Sequence[Stage], store: StageStore, machine: Machine
-) -> None:
-    """Raises what would end the build on this machine, before any work is done."""
-    todo = store.todo(stages)
-    for stage in todo:
-        stage.check()
-    required, free = sum(stage.required_bytes for stage in todo), machine.free_bytes(store.root)
-    if free < required:
-        raise DiskSpaceError(
-            f"the build needs {required / 1e6:.0f} MB in {order.home}, {free / 1e6:.0f} MB are "
-            "free: make room or choose another directory by --home"
-        )
-    memory = max((stage.required_memory_bytes for stage in todo), default=0)
-    available = machine.available_memory_bytes()
-    if available < memory:
-        raise MemoryShortError(
-            f"the build needs {memory / 1e6:.0f} MB of memory, {available / 1e6:.0f} MB are free: "
-            "end other programs, choose a smaller variant or build on a larger machine"
-        )

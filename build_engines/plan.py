@@ -7,15 +7,11 @@ config.json unless the spec has the numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
-from build_engines.architecture import Architecture
 from build_engines.artefact import find_artefact
-from build_engines.hub import read_config
-from build_engines.pipeline import RECIPES, THIS_MACHINE, Machine, recipe_for, with_what_is_here
+from build_engines.machine import THIS_MACHINE, Machine
+from build_engines.pipeline import RECIPES, plan_early, recipe_for
 from build_engines.recipe import Order, Recipe, Section
-from build_engines.source import fetch_stage
-from build_engines.spec import HubSource
 from build_engines.stages import Stage, StageStore, builds_dir
 
 
@@ -27,11 +23,7 @@ def plan_lines(
 ) -> Iterator[str]:
     """The plan of an order, line by line. Raises BuildError as the build itself would."""
     store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
-    fetch = fetch_stage(order.source, order.home)
-    order = _with_numbers(with_what_is_here(order, store.find(fetch)))
-    recipe = recipe_for(order, recipes)
-    plan = recipe.plan(order)
-    stages = [fetch, *plan.stages]
+    order, stages = plan_early(order, recipes, store)
     variant = order.variant
     yield f"{order.spec.name}/{variant.name}: kind {variant.kind}, {variant.quantization}"
     found = find_artefact(order.home, order.spec.name, variant.name)
@@ -42,17 +34,11 @@ def plan_lines(
     todo = [] if is_done else store.todo(stages)
     yield from _table(_stages(stages, todo, machine, store))
     yield from _commands(todo)
-    for section in recipe.sections(order):
+    if len(stages) == 1:
+        yield "the rest is known when the file is here"
+        return
+    for section in recipe_for(order, recipes).sections(order):
         yield from _table(section)
-
-
-def _with_numbers(order: Order) -> Order:
-    """With config.json's numbers, of a model that is neither here nor described by its spec."""
-    source = order.source
-    if order.architecture is not None or not isinstance(source, HubSource) or source.file:
-        return order
-    architecture = Architecture.from_config(read_config(source))
-    return replace(order, spec=replace(order.spec, architecture=architecture))
 
 
 def _stages(stages: list[Stage], todo: list[Stage], machine: Machine, store: StageStore) -> Section:

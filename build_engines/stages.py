@@ -97,6 +97,9 @@ class _StageFile(msgspec.Struct, frozen=True):
 class StageStore:
     """The stages of one model's variant in `root`; for the holder of its build lock.
 
+    A stage that fails leaves its directory, so that a full disk is still full when the error is
+    looked at: discard_partial is the caller's to call.
+
     `before` is what the next stage builds on, in the order it was done.
     """
 
@@ -132,7 +135,7 @@ class StageStore:
             self.before = known
 
     def discard_partial(self) -> None:
-        """Deletes what stages that were killed have left."""
+        """Deletes what stages that failed or were killed have left."""
         for path in self.root.glob(f"*{PARTIAL_SUFFIX}"):
             shutil.rmtree(path)
 
@@ -164,11 +167,7 @@ class StageStore:
             report=lambda done, total: progress(stage.name, done, total),
             log=self.log,
         )
-        try:
-            files = stage.run(partial, context) or describe_files(partial)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)  # for an error; a kill leaves it
-            raise
+        files = stage.run(partial, context) or describe_files(partial)
         digest = _digest(files)
         (partial / STAGE_FILE).write_bytes(
             msgspec.json.encode(_StageFile(stage.name, digest, dict(files)))

@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from huggingface_hub import constants
 
-from build_engines.errors import DiskSpaceError, SourceError
+from build_engines.errors import ChoiceError, DiskSpaceError, SourceError
 from build_engines.hub import download
+from build_engines.machine import Machine
 from build_engines.needed_files import Found, needed_names
 from build_engines.ordering import Request, order_of
 from build_engines.pipeline import build_order
@@ -222,9 +224,25 @@ def test_a_model_of_the_hub_is_planned_built_and_described(hub: FakeHub, tmp_pat
     artefact = build_order(order, recipes=recipes)
     assert artefact.manifest.source == {"hf": "lab/model", "revision": "main"}
     assert (artefact.manifest.name, artefact.manifest.family) == ("model", "llama")
-    loaded = list(hub.downloads)
     build_order(replace(order, variant=order.spec.variant("f16")), recipes=recipes)
-    assert hub.downloads == loaded  # the variants share what was downloaded
+    weights = [file for file, _ in hub.downloads if file == "model.safetensors"]
+    assert len(weights) == 1  # the variants share what was downloaded
+
+
+def test_what_cannot_be_built_of_a_model_is_refused_before_it_is_downloaded(
+    hub: FakeHub, tmp_path: Path
+) -> None:
+    config = write_checkpoint(tmp_path / "local") / "config.json"
+    large = msgspec.json.decode(config.read_bytes()) | {"vocab_size": 100_000_000}
+    hub.repositories["lab/model"]["config.json"] = msgspec.json.encode(large)
+    order = order_of(Request(checkpoint="lab/model", variant="q8_0"), tmp_path / "home")
+    with pytest.raises(ChoiceError, match="q8_0 is made from a GGUF file, model is a Hugging Face"):
+        build_order(order)
+    small = Machine(free_bytes=lambda path: 2_000_000_000)
+    recipes = {"cpu": FakeRecipe(needed_bytes=0)}
+    with pytest.raises(DiskSpaceError, match="the build needs 3200 MB"):
+        build_order(order, recipes=recipes, machine=small)
+    assert {file for file, _ in hub.downloads} == {"config.json"}
 
 
 def run_command(hub_url: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,7 +21,8 @@ from build_engines.errors import (
     MemoryShortError,
     SpecError,
 )
-from build_engines.pipeline import Machine, build, collect_leftovers
+from build_engines.machine import Machine
+from build_engines.pipeline import build, collect_leftovers
 from tests.unit.build_engines.build_fakes import (
     STAGES,
     WEIGHTS,
@@ -198,18 +199,20 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_whatever_the_library_called_it(tmp_path: Path) -> None:
-    room = [10_000_000]
-
     def fill(stage: str, out: Path) -> None:
-        room[0] = 0
-        raise ConversionError("iostream error")
+        (out / "large").write_bytes(b"")
+        raise RuntimeError("iostream error")
+
+    def room(path: Path) -> int:
+        return 0 if list(tmp_path.glob("builds/tiny/q8_0/*.partial/large")) else 10_000_000
 
     with pytest.raises(DiskSpaceError, match="is full: make room and build again"):
         build_tiny(
             tmp_path,
             FakeRecipe(on_written=fill),
-            machine=Machine(free_bytes=lambda _: room[0]),
+            machine=Machine(free_bytes=room),
         )
+    assert list(tmp_path.glob("builds/tiny/q8_0/*.partial")) == []
 
 
 def test_other_system_errors_are_not_called_a_full_disk(tmp_path: Path) -> None:
