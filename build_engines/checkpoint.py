@@ -16,6 +16,7 @@ from build_engines.architecture import Architecture
 from build_engines.errors import SourceError
 from build_engines.gguf_header import check_gguf
 from build_engines.safetensors_header import check_weights
+from build_engines.shards import shard_paths
 
 CONFIG_NAME = "config.json"
 
@@ -24,8 +25,8 @@ CONFIG_NAME = "config.json"
 class Checkpoint:
     """A model's weights as they were published.
 
-    `path` is a folder with config.json, or a .gguf file. `config` is what config.json says; of a
-    GGUF file its metadata, arrays left out.
+    `path` is a folder with config.json, or a .gguf file (of several shards the first). `config` is
+    what config.json says; of a GGUF file its metadata, arrays left out.
     """
 
     path: Path
@@ -61,7 +62,7 @@ def _open_folder(path: Path) -> Checkpoint:
 
 
 def _open_gguf(path: Path) -> Checkpoint:
-    metadata = check_gguf(path)
+    metadata, *_ = [check_gguf(shard) for shard in shard_paths(path)]
     from build_engines.gguf_file import open_gguf  # takes the numbers in the file as they are
 
     architecture = Architecture.from_gguf(open_gguf(path))

@@ -12,6 +12,7 @@ from build_engines.artefact import Limits
 from build_engines.assembly import link_or_copy
 from build_engines.errors import ChoiceError
 from build_engines.recipe import BuildPlan, Order, Produced, Section
+from build_engines.shards import shard_names
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
 from build_engines.stages import Stage, StageContext
@@ -99,7 +100,7 @@ def num_parameters(order: Order) -> int:
 
 
 def _check(order: Order) -> None:
-    from build_engines import openvino_ir
+    from build_engines import gguf_file, openvino_ir
 
     assert order.checkpoint is not None
     if order.checkpoint.format != "gguf":
@@ -107,7 +108,13 @@ def _check(order: Order) -> None:
             f"variant {order.variant.name} is made from a GGUF file, the checkpoint is a Hugging "
             "Face folder: build the variant openvino or openvino_int8, or give a .gguf file"
         )
+    if len(shard_names(order.checkpoint.path.name)) > 1:
+        raise ChoiceError(
+            f"variant {order.variant.name} is made from one file, the checkpoint has shards: join "
+            "them with `llama-gguf-split --merge`, or serve them as they are (variant gguf)"
+        )
     openvino_ir.check_architecture(order.checkpoint.architecture.model_type)
+    openvino_ir.check_readable(gguf_file.open_gguf(order.checkpoint.path))
 
 
 def _tokenizer(order: Order, out: Path) -> None:

@@ -77,10 +77,13 @@ class Family:
     def kind_of(self, quantization: str) -> str:
         """The kind that a variant of this quantization is for, where a spec does not say it.
 
-        Engines where the family has them in this quantization, else the PyTorch backend.
+        Engines where the family has them in this quantization, else the PyTorch backend where that
+        has it. What neither has is refused as the one that the family is built for.
         """
         if quantization == "gguf":
             return "llama_cpp"
         if quantization not in GPU_QUANTIZATIONS:
             return "cpu"
-        return "llm_api" if self._why_no_engine(quantization) else "tensorrt_llm"
+        has_engine = self._why_no_engine(quantization) is None
+        prefers_engine = self.engine is not None and quantization not in self.pytorch
+        return "tensorrt_llm" if has_engine or prefers_engine else "llm_api"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from build_engines.errors import SourceError
+from build_engines.shards import shard_names
 
 Scalar = int | float | bool | str
 
@@ -29,8 +30,8 @@ _MIN_FIELD_BYTES, _MIN_TENSOR_BYTES = 13, 24
 def check_gguf(path: Path) -> dict[str, Scalar]:
     """The scalar metadata of a file whose header is true of it.
 
-    Raises SourceError for a file that is not GGUF, of another version, cut off, one part of
-    several, or whose header promises what is not there.
+    Raises SourceError for a file that is not GGUF, of another version, cut off, a shard under
+    another name, or whose header promises what is not there.
     """
     with path.open("rb") as file:
         if path.stat().st_size < len(_MAGIC) + 20:
@@ -64,15 +65,17 @@ class _Header:
         fields = dict(self._field() for _ in range(num_fields))
         tensors = [self._tensor() for _ in range(num_tensors)]
         metadata = {key: value for key, value in fields.items() if value is not None}
-        self._check_parts(metadata)
+        self._check_shards(metadata)
         self._check_data(tensors, metadata)
         return metadata
 
-    def _check_parts(self, metadata: dict[str, Scalar]) -> None:
-        parts = metadata.get("split.count", 1)
-        if isinstance(parts, int) and parts > 1:
+    def _check_shards(self, metadata: dict[str, Scalar]) -> None:
+        """The others are found by their names alone."""
+        count = metadata.get("split.count") or 1
+        if count != len(shard_names(self._path.name)):
             raise SourceError(
-                f"{self._path} is one of {parts} parts: join them with `llama-gguf-split --merge`"
+                f"{self._path} is one of {count} shards, and is not called so: give them the names "
+                "that they were published under, or join them with `llama-gguf-split --merge`"
             )
 
     def _check_data(

@@ -30,7 +30,7 @@ def requantize(
     quantization: str,
     on_bytes: Callable[[int, int], None],
 ) -> None:
-    """Writes `reader`'s model to `target`.
+    """Writes `reader`'s model to `target`, for OpenVINO's reader; its tokenizer is not for use.
 
     `on_bytes` hears how many of the source's tensor bytes are done, and how many there are.
     Raises ConversionError for an unknown quantization or a source type that gguf cannot read.
@@ -65,9 +65,14 @@ def _copy_metadata(reader: GGUFReader, writer: GGUFWriter, file_type: LlamaFileT
         if key == "general.file_type":
             writer.add_file_type(file_type)
             continue
+        if key == "tokenizer.ggml.model":
+            writer.add_tokenizer_model("gpt2")  # OpenVINO's reader gives up on any other
+            continue
         value_type = found.types[0]
         element = found.types[-1] if value_type == GGUFValueType.ARRAY else None
         writer.add_key_value(key, found.contents(), value_type, sub_type=element)
+    if "tokenizer.ggml.merges" not in reader.fields:
+        writer.add_token_merges(["a b"])  # what it cannot do without
 
 
 def _add_tensor(

@@ -98,7 +98,7 @@ def _choose(source: HubSource, names: list[str]) -> list[str]:
             f"{source.hf} has no config.json: name one of its GGUF files as "
             f"{source.hf}/FILE.gguf, there are {_ggufs(names)}"
         )
-    return needed_names(names)
+    return needed_names(names, with_code=source.with_code)
 
 
 def _download(

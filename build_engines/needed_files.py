@@ -1,4 +1,7 @@
-"""Which files of a checkpoint a build needs: no code, and no pickles beside safetensors."""
+"""Which files of a checkpoint a build needs: no pickles beside safetensors, and no code.
+
+But for what only the converters of NVIDIA's container read: some run the makers' own code, there.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ Report = Callable[[int, int], None]  # so many bytes of so many are done
 GGUF_SUFFIX = ".gguf"
 # Tokenizers, templates and configurations, those of sentence-transformers' modules among them.
 _TEXT_PATTERNS = ("*.json", "*.jinja", "*.model", "*.tiktoken", "vocab.txt", "merges.txt")
+_CODE_PATTERN = "*.py"
 _WEIGHTS_PATTERNS = ("*.safetensors", "pytorch_model*.bin")
 # The same weights once more, in the form of the model's makers
 _OTHER_FORMS = ("consolidated", "original/", "onnx/", "openvino/")
@@ -23,10 +27,12 @@ class Found(NamedTuple):
     sha256: str | None = None
 
 
-def needed_names(names: Iterable[str]) -> list[str]:
+def needed_names(names: Iterable[str], *, with_code: bool = False) -> list[str]:
     """Of the names (POSIX paths in the checkpoint) those that a build needs, sorted."""
     own = [name for name in names if not name.startswith(_OTHER_FORMS)]
     texts = {name for name in own if _matches(name, _TEXT_PATTERNS)}
+    if with_code:
+        texts |= {name for name in own if "/" not in name and _matches(name, (_CODE_PATTERN,))}
     for pattern in _WEIGHTS_PATTERNS:
         weights = {name for name in own if "/" not in name and _matches(name, (pattern,))}
         if weights:

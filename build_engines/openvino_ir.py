@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from build_engines.errors import ConversionError, DiskSpaceError
+from build_engines.gguf_file import field, optional_field
 from build_engines.ir_fusion import fuse
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
 
 MODEL_XML = "openvino_model.xml"
 MODEL_BIN = "openvino_model.bin"
@@ -20,6 +25,26 @@ def check_architecture(architecture: str) -> None:
         known = ", ".join(ARCHITECTURES)
         raise ConversionError(
             f"OpenVINO does not read {architecture} models from GGUF, only {known}"
+        )
+
+
+def check_readable(reader: GGUFReader) -> None:
+    """Raises ConversionError for what OpenVINO's GGUF reader leaves out without a word.
+
+    Seen with GenAI 2026.4: log-probs of Llama 3.1 that are whole nats off.
+    """
+    tensors = {tensor.name for tensor in reader.tensors}
+    architecture = field(reader, "general.architecture")
+    scaling = optional_field(reader, f"{architecture}.rope.scaling.type")
+    missing = None
+    if "rope_freqs.weight" in tensors or scaling not in (None, "none"):
+        missing = "the scaling of its rotary embedding"
+    elif any("_exps." in name for name in tensors):
+        missing = "its experts"
+    if missing is not None:
+        raise ConversionError(
+            f"OpenVINO does not read {missing} from GGUF: serve the file as it is (--variant gguf) "
+            "or build the variant openvino from the Hugging Face checkpoint"
         )
 
 

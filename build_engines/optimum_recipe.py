@@ -23,6 +23,7 @@ from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
 from build_engines.stages import Stage, StageContext
+from build_engines.tool_process import run_logged
 from build_engines.verify_stage import verify_stage
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ MODEL_TYPES = frozenset(
 )
 _REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
 _TOOLS = ("optimum-intel", "transformers", "torch", "openvino", "nncf")
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 _TOKENIZER_BYTES = 16 << 20
 _VERSIONS_PROGRAM = (
     "import json, sys; from importlib.metadata import version; "
@@ -183,8 +185,7 @@ def _export(order: Order, out: Path, context: StageContext) -> None:
     assert order.fetched is not None
     exported = out / "exported"
     command = _export_command(order.fetched.resolve(), exported)
-    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-    context.run_tool(command, env={**os.environ, **offline})
+    _run(command, out, context)
     for name in (openvino_ir.MODEL_XML, openvino_ir.MODEL_BIN):
         (exported / name).rename(out / name)
     shutil.rmtree(exported)
@@ -195,8 +196,14 @@ def _compress(out: Path, context: StageContext) -> None:
     from build_engines import openvino_ir
 
     files = [str(folder / openvino_ir.MODEL_XML) for folder in (context.done["export"], out)]
-    context.run_tool([export_python(), "-c", _COMPRESS_PROGRAM, *files])
+    _run([export_python(), "-c", _COMPRESS_PROGRAM, *files], out, context)
     openvino_ir.check(out)
+
+
+def _run(command: list[str], out: Path, context: StageContext) -> None:
+    failure = run_logged(command, cwd=out, env=_OFFLINE, log=context.log)
+    if failure is not None:
+        raise ToolError(failure.message(command))
 
 
 def _exported(order: Order, directory: Path) -> Oracle:

@@ -27,6 +27,7 @@ from build_engines.cpu_recipe import CpuRecipe
 from build_engines.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ChoiceError, DiskSpaceError, MemoryShortError
 from build_engines.gguf_recipe import GgufRecipe
+from build_engines.llm_api_recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
@@ -42,6 +43,7 @@ RECIPES: Mapping[str, Recipe] = {
     "cpu": CpuRecipe(),
     "embedding": EmbeddingRecipe(),
     "tensorrt_llm": TensorRtRecipe(),
+    "llm_api": LlmApiRecipe(),
     "optimum": OptimumRecipe(),
     "llama_cpp": GgufRecipe(),
 }
@@ -148,11 +150,11 @@ def _build(
         early = with_what_is_here(order, store.find(fetch))
         if early.architecture is not None:  # known before anything is fetched: so is what it takes
             plan = recipe_for(early, recipes).plan(early)
-            _check_room(order, [fetch, *plan.stages], store, machine)
+            _check_machine(order, [fetch, *plan.stages], store, machine)
         finished = store.run(fetch, progress)
         order = with_checkpoint(order, fetched_path(finished.path))
         plan = recipe_for(order, recipes).plan(order)
-        _check_room(order, plan.stages, store, machine)
+        _check_machine(order, plan.stages, store, machine)
         for stage in plan.stages:
             store.run(stage, progress)
         artefact = _publish(order, plan, store, progress)
@@ -214,9 +216,13 @@ def _full_disk_is_named(home: Path, machine: Machine) -> Iterator[None]:
         raise
 
 
-def _check_room(order: Order, stages: Sequence[Stage], store: StageStore, machine: Machine) -> None:
-    """Raises DiskSpaceError or MemoryShortError before any work that would end in them."""
+def _check_machine(
+    order: Order, stages: Sequence[Stage], store: StageStore, machine: Machine
+) -> None:
+    """Raises what would end the build on this machine, before any work is done."""
     todo = store.todo(stages)
+    for stage in todo:
+        stage.check()
     required, free = sum(stage.required_bytes for stage in todo), machine.free_bytes(store.root)
     if free < required:
         raise DiskSpaceError(

@@ -28,20 +28,18 @@ def plan_lines(
     """The plan of an order, line by line. Raises BuildError as the build itself would."""
     store = StageStore(builds_dir(order.home, order.spec.name, order.variant.name))
     fetch = fetch_stage(order.source, order.home)
-    order = _with_numbers(with_what_is_here(order, fetched := store.find(fetch)))
+    order = _with_numbers(with_what_is_here(order, store.find(fetch)))
     recipe = recipe_for(order, recipes)
     plan = recipe.plan(order)
     stages = [fetch, *plan.stages]
-    todo = store.todo(stages) if fetched else stages
-
     variant = order.variant
     yield f"{order.spec.name}/{variant.name}: kind {variant.kind}, {variant.quantization}"
     found = find_artefact(order.home, order.spec.name, variant.name)
+    is_done = found is not None and order.key in (None, found.manifest.order_key)
     if found is not None:
-        is_wanted = order.key in (None, found.manifest.order_key)
-        yield f"version {found.manifest.version} is published" + (
-            ": nothing is to be done" if is_wanted else "; this would be the next one"
-        )
+        rest = ": nothing is to be done" if is_done else "; this would be the next one"
+        yield f"version {found.manifest.version} is published{rest}"
+    todo = [] if is_done else store.todo(stages)
     yield from _table(_stages(stages, todo, machine, store))
     yield from _commands(todo)
     for section in recipe.sections(order):

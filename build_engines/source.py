@@ -62,7 +62,7 @@ def local_path(source: Source) -> Path | None:
     if isinstance(source, PathSource):
         path = Path(source.path).expanduser().absolute()
         path_files(path)
-        return path
+        return path if path.is_dir() else shard_paths(path)[0]
     path = _locate(source)
     return path if path.suffix == GGUF_SUFFIX else path.parent
 
@@ -71,7 +71,8 @@ def source_facts(source: Source, fetch_dir: Path) -> dict[str, str]:
     """What a manifest says of where the weights are from."""
     if isinstance(source, PathSource):
         return {"path": str(fetched_path(fetch_dir))}
-    return {key: value for key, value in msgspec.structs.asdict(source).items() if value}
+    facts = msgspec.structs.asdict(source)
+    return {key: value for key, value in facts.items() if isinstance(value, str) and value}
 
 
 def path_files(path: Path) -> dict[str, Path]:

@@ -6,7 +6,7 @@ Reads and checks the files; knows nothing of how a model is built or what a fami
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
@@ -49,6 +49,7 @@ class HubSource(msgspec.Struct, frozen=True, kw_only=True):
     hf: str
     revision: str = "main"
     file: str | None = None
+    with_code: bool = False  # its makers' Python files too: NVIDIA's converters run them
 
 
 class PathSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +94,7 @@ class _SourceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     file: str | None = None
     sha256: Sha256 | None = None
     path: str | None = None
+    with_code: bool | None = None
 
 
 class _SpecFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,7 +193,7 @@ def read_spec(path: Path) -> Spec:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         is_embedding = raw.get("kind") == "embedding"
         parsed = msgspec.convert(raw, _EmbeddingSpecFile if is_embedding else _GeneratorSpecFile)
-        return _to_spec(parsed)
+        return _to_spec(parsed, path.parent)
     except OSError as exc:
         raise SpecError(f"{path}: {exc.strerror}") from exc
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
@@ -202,7 +204,7 @@ def read_spec(path: Path) -> Spec:
         raise SpecError(f"{path}: {exc}") from exc
 
 
-def _to_spec(parsed: _SpecFile) -> Spec:
+def _to_spec(parsed: _SpecFile, folder: Path) -> Spec:
     for name in (parsed.name, *parsed.variants):
         if not is_safe_name(name):
             raise SpecError(f"{name!r} cannot be the name of a model or a variant")
@@ -215,11 +217,9 @@ def _to_spec(parsed: _SpecFile) -> Spec:
     spec = Spec(
         **values,
         is_embedding=is_embedding,
-        source=None if source is None else _to_source(source),
+        source=None if source is None else _to_source(source, folder),
         lora=None if lora is None else lora.over(None),
-        architecture=None
-        if architecture is None
-        else msgspec.convert(architecture, Architecture, strict=True),
+        architecture=None if architecture is None else _to_architecture(architecture),
     )
     for name in spec.variants:
         spec.variant(name)
@@ -230,6 +230,13 @@ def _to_spec(parsed: _SpecFile) -> Spec:
     return spec
 
 
+def _to_architecture(table: dict[str, int | str | bool]) -> Architecture:
+    unknown = table.keys() - {known.name for known in fields(Architecture)}
+    if unknown:
+        raise SpecError(f"[architecture] has no {', '.join(sorted(unknown))}")
+    return msgspec.convert(table, Architecture)
+
+
 def _check_default(spec: Spec) -> None:
     default = spec.default_variant
     if default is None or default in spec.variants:
@@ -238,19 +245,19 @@ def _check_default(spec: Spec) -> None:
         raise SpecError(f"default_variant {default} is not among its variants")
 
 
-def _to_source(table: _SourceTable) -> Source:
-    """Exactly one kind of source, with the keys of that kind."""
+def _to_source(table: _SourceTable, folder: Path) -> Source:
+    """Exactly one kind of source, with the keys of that kind; paths are relative to `folder`."""
     given = {key: value for key, value in msgspec.structs.asdict(table).items() if value}
     kinds: dict[str, type[Source]] = {"hf": HubSource, "package": PackageSource, "path": PathSource}
     named = [key for key in kinds if key in given]
     if len(named) != 1:
         raise SpecError("[source] must have exactly one of hf, package and path")
     kind = kinds[named[0]]
-    fields = {known.name for known in msgspec.structs.fields(kind)}
-    if given.keys() - fields:
-        raise SpecError(
-            f"[source] with {named[0]} has no {', '.join(sorted(given.keys() - fields))}"
-        )
+    unknown = given.keys() - {known.name for known in msgspec.structs.fields(kind)}
+    if unknown:
+        raise SpecError(f"[source] with {named[0]} has no {', '.join(sorted(unknown))}")
+    if table.path is not None:
+        given["path"] = str(folder / Path(table.path).expanduser())
     return msgspec.convert(given, kind)
 
 

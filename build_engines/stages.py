@@ -21,6 +21,7 @@ import msgspec
 from build_engines.artefact import FileEntry, describe_files, sync_tree
 from build_engines.errors import BuildError, ToolError
 from build_engines.progress import Progress
+from build_engines.versions import sync
 
 STAGE_FILE = "stage.json"
 PARTIAL_SUFFIX = ".partial"
@@ -74,6 +75,8 @@ class Stage:
     required_bytes: int = 0  # upper estimate of what it writes to the disk
     required_memory_bytes: int = 0  # about what it takes of the machine's memory
     commands: tuple[str, ...] = ()  # what it runs, for --plan
+    # Raises BuildError for what this machine lacks; called before the build does anything
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,9 @@ class StageStore:
             msgspec.json.encode(_StageFile(stage.name, digest, dict(files)))
         )
         sync_tree(partial)
+        shutil.rmtree(target, ignore_errors=True)  # one that has lost a file since
         partial.rename(target)
+        sync(self.root)
         progress(stage.name, 1, 1)
         return Finished(path=target, digest=digest)
 
@@ -192,13 +197,10 @@ def failures_in_log(log: Path) -> Iterator[None]:
         ) from exc
 
 
-def own_bytes(directory: Path) -> int:
-    """Bytes of the files below a directory, what it only links to left out."""
-    return sum(
-        path.lstat().st_size
-        for path in directory.rglob("*")
-        if path.is_file() and not path.is_symlink()
-    )
+def own_bytes(path: Path) -> int:
+    """Bytes of a file, or of those below a directory; what is only linked to is left out."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(one.lstat().st_size for one in files if one.is_file() and not one.is_symlink())
 
 
 def builds_dir(home: Path, name: str, variant: str) -> Path:
@@ -212,11 +214,15 @@ def stage_files(path: Path) -> dict[str, FileEntry]:
 
 
 def _read(path: Path) -> Finished | None:
+    """None for what is not done, and for what has lost a file since: a download that was deleted,
+    a checkpoint that has moved."""
     try:
         found = msgspec.json.decode((path / STAGE_FILE).read_bytes(), type=_StageFile)
+        sizes = {name: (path / name).stat().st_size for name in found.files}
     except FileNotFoundError:
         return None
-    return Finished(path=path, digest=found.digest)
+    is_whole = all(sizes[name] == entry.size_bytes for name, entry in found.files.items())
+    return Finished(path=path, digest=found.digest) if is_whole else None
 
 
 def _digest(files: Mapping[str, FileEntry]) -> str:

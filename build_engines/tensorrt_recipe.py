@@ -14,10 +14,17 @@ from typing import Any
 
 from build_engines.architecture import Architecture
 from build_engines.artefact import Limits
+from build_engines.checkpoint import Checkpoint
 from build_engines.engine_config import read_engine_config
 from build_engines.engine_facts import engine_facts
 from build_engines.engine_options import EngineOptions, engine_options
-from build_engines.errors import ChoiceError, ConversionError, SpecError, ToolError
+from build_engines.errors import (
+    ChoiceError,
+    ConversionError,
+    SourceError,
+    SpecError,
+    ToolError,
+)
 from build_engines.families import FAMILIES, family_of
 from build_engines.family import EngineFlow, Family
 from build_engines.fit import Effort, effort
@@ -30,7 +37,15 @@ from build_engines.stages import Stage, StageContext, builds_dir
 from build_engines.tensorrt_commands import Places, build_command, checkpoint_command, show
 from build_engines.tensorrt_inputs import EngineInputs
 from build_engines.tensorrt_sections import engine_sections
-from build_engines.toolchain import EXAMPLES, PINNED_VERSION, Job, ToolSettings, find_toolchain
+from build_engines.toolchain import (
+    EXAMPLES,
+    PINNED_VERSION,
+    Job,
+    ToolSettings,
+    find_toolchain,
+    require_gpu,
+    require_tools,
+)
 from build_engines.verify_stage import verify_stage
 from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
 
@@ -96,11 +111,27 @@ def _model(order: Order) -> tuple[Family, Architecture]:
             "TensorRT engines are made from a Hugging Face checkpoint, this one is a GGUF file: "
             "give the folder, or serve the file as it is (--variant gguf)"
         )
+    if order.checkpoint is not None:
+        _check_code(order.checkpoint)
     if order.spec.family is None:
         return family_of(order.architecture), order.architecture
     if order.spec.family not in FAMILIES:
         raise SpecError(f"there is no family {order.spec.family}: choose {', '.join(FAMILIES)}")
     return FAMILIES[order.spec.family], order.architecture
+
+
+def _check_code(checkpoint: Checkpoint) -> None:
+    """Raises SourceError: where config.json names code, the converters run it (auto_map)."""
+    named = checkpoint.config.get("auto_map") or {}
+    own = [value for value in named.values() if isinstance(value, str) and "--" not in value]
+    modules = {value.partition(".")[0] for value in own}
+    missing = [name for name in sorted(modules) if not (checkpoint.path / f"{name}.py").is_file()]
+    if missing:
+        raise SourceError(
+            f"the checkpoint has no {missing[0]}.py, which NVIDIA's converter runs, in its "
+            "container: write with_code = true under [source], or give the whole folder by "
+            "--checkpoint"
+        )
 
 
 def _options(
@@ -148,7 +179,12 @@ class _Making:
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.memory_bytes,
             commands=(self._shown(self._checkpoint_command, self._checkpoint_name),),
+            check=self._require,
         )
+
+    def _require(self) -> None:
+        require_gpu(self.gpus)
+        require_tools(self.settings)
 
     def build(self) -> Stage:
         """An engine; it runs on the kind of GPU that it was built on, and on no other."""
@@ -164,6 +200,7 @@ class _Making:
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.checkpoint_bytes,
             commands=(self._shown(self._build_command, BUILD),),
+            check=self._require,
         )
 
     def describe(self, done: Mapping[str, Path]) -> Produced:

@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 from typing import Protocol
 
 from build_engines.errors import ToolError
+from build_engines.gpus import Gpu
 from build_engines.tool_process import run_logged
 
 PINNED_VERSION = "1.2.1"
@@ -83,6 +84,26 @@ class Toolchain(Protocol):
         ...
 
 
+def require_gpu(gpus: Sequence[Gpu]) -> None:
+    """Raises ToolError where there is none: an engine runs on the kind of GPU that built it."""
+    if not gpus:
+        raise ToolError(
+            "there is no NVIDIA GPU here, and a TensorRT engine is built on the kind of GPU that "
+            "serves it: build it there; on this machine a GGUF file of the model can be served "
+            "(--checkpoint FILE.gguf)"
+        )
+
+
+def require_tools(settings: ToolSettings) -> None:
+    """Raises ToolError where nothing on this machine could run them."""
+    if shutil.which("trtllm-build") is None and shutil.which("docker") is None:
+        raise ToolError(
+            f"TensorRT engines are built in the container {settings.image}, and there is no docker "
+            "here: install Docker and the NVIDIA Container Toolkit, or run this command inside the "
+            "container"
+        )
+
+
 def find_toolchain(settings: ToolSettings) -> Toolchain:
     """The installed tools if there are any, else the container's."""
     if shutil.which("trtllm-build") is not None:
@@ -134,12 +155,7 @@ class InContainer:
 
     def open(self, cwd: Path, log: Path) -> PurePath:
         """See Toolchain."""
-        if shutil.which("docker") is None:
-            raise ToolError(
-                f"TensorRT engines are built in the container {self.settings.image}, and there is "
-                "no docker here: install Docker and the NVIDIA Container Toolkit, or run this "
-                "command inside the container"
-            )
+        require_tools(self.settings)
         return _open(self, self.settings, cwd, log)
 
     def run(self, job: Job) -> None:

@@ -71,7 +71,7 @@ async def _build(home: Path, name: str, variant: str) -> None:
     try:
         _, stderr = await process.communicate()
     except asyncio.CancelledError:
-        process.terminate()  # the client has gone; what is built so far is thrown away
+        process.terminate()  # the client has gone; the stages that are done stay
         await process.wait()
         raise
     if process.returncode:

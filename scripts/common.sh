@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts.
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }

@@ -57,7 +57,9 @@ class Check:
             tolerance=self.tolerance,
             tokens_per_s={"1": round(rate, 1)},
         )
-        return Outcome(result=result, record=Record(reference, embedding=golden))
+        return Outcome(
+            result=result, record=Record(reference, tolerance=self.tolerance, embedding=golden)
+        )
 
 
 def _golden(texts: list[str], vectors: Sequence[array[float]]) -> EmbeddingVerification:

@@ -67,12 +67,12 @@ class Check:
         else:
             rules.check_varied(probe.together)
             texts = await self._own_texts(asker, probe)
-            record = Record(self.own_name, texts=texts, question=question)
+            record = Record(self.own_name, tolerance=self.tolerance, texts=texts, question=question)
             return self._outcome(probe, record, FIRST_RECORD, None)
         difference = rules.mean_difference(expected, found)
         self.report.write("log-probs", {"reference": reference, "of": expected, "found": found})
         rules.check_difference(difference, self.tolerance + noise, reference)
-        record = Record(reference, noise, recorded, question)
+        record = Record(reference, noise, self.tolerance, recorded, question)
         return self._outcome(probe, record, reference, difference)
 
     async def _own_texts(self, asker: Asker, probe: Probe) -> list[ScoredText]:

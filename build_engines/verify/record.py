@@ -25,6 +25,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     reference: str  # whose log-probs those of `texts` are
     noise: float = 0.0  # nats by which these are wrong themselves, on average
+    tolerance: float | None = None  # that the model beside it was allowed, besides the noise
     texts: list[ScoredText] = []
     question: Question | None = None  # the spec's
     embedding: EmbeddingVerification | None = None  # of a model that makes embeddings
@@ -67,4 +68,4 @@ def _records_of_others(home: Path, artefact: Artefact) -> Iterator[Record]:
             and found.limits.vocab_size == manifest.limits.vocab_size
             and (record := read_record(other.path)) is not None
         ):
-            yield record
+            yield msgspec.structs.replace(record, tolerance=None)

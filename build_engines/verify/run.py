@@ -47,7 +47,8 @@ def verify(
         golden: the spec's `verify`; None: what is recorded beside the weights, if anything is.
         oracle: the unquantized model. None: what is recorded beside the weights, or by an
             unquantized variant of the model.
-        tolerance: the spec's, of this variant; None: the quantization's.
+        tolerance: the spec's, of this variant; None: what is recorded beside the weights, else the
+            quantization's.
         record_to: file for what a later `verify` needs; it holds nothing that changes from run to
             run.
 
@@ -98,7 +99,7 @@ class _Job:
                 texts=texts,
                 oracle=oracle,
                 record=record,
-                tolerance=self._tolerance(),
+                tolerance=self._tolerance(record),
                 own_name=f"{self.artefact.manifest.name}/{self.artefact.manifest.variant}",
                 report=self.report,
             )
@@ -112,7 +113,7 @@ class _Job:
         with ExitStack() as stack:
             rows, scratch = self._with_scratch(stack, lambda: tokenize_rows(folder, texts))
             check = embedding.Check(
-                rows=rows, golden=golden, texts=texts, tolerance=self._tolerance(),
+                rows=rows, golden=golden, texts=texts, tolerance=self._tolerance(record),
                 report=self.report,
             )  # fmt: skip
             return _ask(scratch, self.artefact, check.ask)
@@ -125,9 +126,11 @@ class _Job:
         scratch = stack.enter_context(scratch_triton(settings, self.artefact, self.report.log))
         return reading.result(), scratch
 
-    def _tolerance(self) -> float:
+    def _tolerance(self, record: Record | None) -> float:
         if self.tolerance is not None:
             return self.tolerance
+        if record is not None and record.tolerance is not None:
+            return record.tolerance
         if self.oracle is not None and self.oracle.has_same_weights:
             return SAME_WEIGHTS_TOLERANCE
         manifest = self.artefact.manifest

@@ -71,6 +71,7 @@ def publish_tensorrt(
     config: Mapping[str, Any],
     variant: str = "fp16",
     max_seq_len: int = MAX_SEQ_LEN,
+    engine: EngineFacts = EngineFacts(max_batch_size=MAX_BATCH_SIZE),  # noqa: B008, frozen
     adapters: Mapping[str, Adapter] | None = None,
 ) -> Artefact:
     """Publish a model of kind tensorrt_llm whose engine has this config.json and no weights."""
@@ -92,6 +93,7 @@ def publish_tensorrt(
         kind="tensorrt_llm",
         variant=variant,
         max_seq_len=max_seq_len,
+        engine=engine,
         adapters=dict(adapters or {}),
     )
 
@@ -128,6 +130,7 @@ def _publish(
     kind: str,
     variant: str = "bf16",
     max_seq_len: int = MAX_SEQ_LEN,
+    engine: EngineFacts = EngineFacts(max_batch_size=MAX_BATCH_SIZE),  # noqa: B008, frozen
     adapters: dict[str, Adapter],
 ) -> Artefact:
     write_tokenizer(built / "tokenizer")
@@ -149,7 +152,7 @@ def _publish(
         tokens=SpecialTokens(bos_id=None, eos_ids=[END_ID], pad_id=None),
         created="2026-01-01T00:00:00+00:00",
         memory_bytes=None,
-        engine=EngineFacts(max_batch_size=MAX_BATCH_SIZE),
+        engine=engine,
         adapters=adapters,
     )
     return publish(home, built, manifest)

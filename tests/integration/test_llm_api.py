@@ -8,11 +8,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from build_engines.llm_api_recipe import LlmApiRecipe
+from build_engines.pipeline import build
+from build_engines.spec import PathSource, Spec
+from build_engines.variants import Lora, VariantOptions
 from frontend.errors import (
     ContextLengthExceeded,
     EngineUnavailable,
@@ -39,9 +44,11 @@ from tests.fakes.gpu_artefacts import (
     VOCAB_SIZE,
     publish_llm_api,
 )
-from tests.fakes.tokenizers import byte_level_tokenizer
+from tests.fakes.tokenizers import byte_level_tokenizer, write_tokenizer
 from tests.integration.stand_ins import StandIns
 from tests.integration.tensor_client import PLAIN, Answer, TensorClient
+from tests.unit.build_engines.tensorrt_fakes import ROOMY, verify_nothing, write_checkpoint
+from tests.unit.build_engines.test_lora import write_peft
 
 MODEL = "llm"
 PROMPT = [40, 41, 42, 43, 44]
@@ -255,14 +262,6 @@ def test_stop_ends_the_request_of_its_id(client: TensorClient) -> None:
     assert len(answer.token_ids()) < 490
 
 
-def test_a_client_that_leaves_frees_the_engine(client: TensorClient) -> None:
-    call = client.start(outputs=PLAIN, request_output_len=[[490]])
-    next(call)
-    assert client.gauges()["max"]
-    call.cancel()
-    assert client.wait_idle() < 0.7  # all of it takes more
-
-
 def test_a_dead_llm_fails_what_runs_and_is_started_again(client: TensorClient) -> None:
     with ThreadPoolExecutor() as pool:
         other = pool.submit(client.infer, request_output_len=[[400]])
@@ -347,7 +346,7 @@ async def test_the_frontends_own_client_is_served(stand_ins: StandIns, loaded: L
         await client.close()
 
 
-def test_a_full_queue_is_an_overload(stand_ins: StandIns) -> None:
+def test_a_full_queue_is_an_overload_until_clients_leave(stand_ins: StandIns) -> None:
     options = {**LLM_OPTIONS, "max_batch_size": 1}
     artefact = publish_llm_api(
         stand_ins.home, "narrow", options=options, script={"start_together": 1000}
@@ -362,5 +361,32 @@ def test_a_full_queue_is_an_overload(stand_ins: StandIns) -> None:
     assert isinstance(error_of_message(error, "narrow"), ServerOverloaded)
     for call in calls:
         call.cancel()
-    client.wait_idle()
+    client.wait_idle()  # none of them would ever end by itself
+    client.channel.close()
+
+
+def test_a_built_artefact_is_served_with_its_adapter(stand_ins: StandIns, tmp_path: Path) -> None:
+    """From a checkpoint to answers: built by the pipeline, rendered and loaded by the frontend."""
+    sizes = {"vocab_size": VOCAB_SIZE, "eos_token_id": END_ID, "max_position_embeddings": 512}
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", sizes)
+    write_tokenizer(checkpoint)
+    modules = ["q_proj", "v_proj", "gate_proj", "down_proj"]
+    adapter = write_peft(tmp_path / "sql", target_modules=modules)
+    lora = Lora(max_rank=8, target_modules=(), adapters={"sql": str(adapter)})
+    spec = Spec(
+        name="built",
+        source=PathSource(path=str(checkpoint)),
+        lora=lora,
+        variants={"bf16": VariantOptions(kind="llm_api")},
+    )
+    recipe = LlmApiRecipe(gpus=list, verifying=verify_nothing)
+    artefact = build(spec, "bf16", stand_ins.home, recipes={"llm_api": recipe}, machine=ROOMY)
+    model = stand_ins.load(artefact)
+    assert {"lora_task_id", "guided_decoding_guide"} <= model.inputs
+    assert model.limits.max_seq_len == 512
+    client = stand_ins.client("built", PROMPT)
+    task_id = artefact.manifest.adapters["sql"].task_id
+    plain, adapted = client.infer(), client.infer(lora_task_id=[[task_id]])
+    assert (plain.error, adapted.error) == (None, None)
+    assert plain.token_ids() != adapted.token_ids()
     client.channel.close()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from build_engines.artefact import DraftingFacts, EngineFacts
 from frontend.errors import (
     ContextLengthExceeded,
     InvalidParameter,
@@ -42,6 +43,7 @@ from tests.fakes.gpu_artefacts import (
     publish_tensorrt,
 )
 from tests.fakes.tokenizers import byte_level_tokenizer
+from tests.fakes.trtllm_backend.config import DRAFTING_MODES
 from tests.integration.stand_ins import StandIns
 from tests.integration.tensor_client import Answer, TensorClient
 from triton_models.contract import INPUTS, OUTPUTS
@@ -54,14 +56,24 @@ LORA = {
     "lora_config": {"lora_target_modules": ["attn_qkv"], "max_lora_rank": 8},
     "plugin_config": {"lora_plugin": "auto", "use_paged_context_fmha": True},
 }
-# the six promised models: the contexts that their engines are built for, and a variant each
+TREE = [[0], [0, 0], [1]]
+# The six promised models: the contexts that their engines are built for, and a variant each whose
+# config.pbtxt differs from the others'
 SIX = {
-    "qwen-7b-chat": ("int4_awq", 8192),
-    "qwen-14b-chat": ("int8_sq", 2048),
-    "gemma-7b": ("bf16", 8192),
-    "gemma-2b": ("fp8", 8192),
-    "llama-2-7b-chat": ("w4a8_awq", 4096),
-    "chatglm3-6b": ("int8_wo", 8192),
+    "qwen-7b-chat": ("int4_awq", 8192, EngineFacts(max_lora_rank=16)),
+    "qwen-14b-chat": ("int8_sq", 2048, EngineFacts(has_chunked_context=False, has_kv_reuse=False)),
+    "gemma-7b": ("bf16", 8192, EngineFacts(attention_windows=[512, 512, 8192])),
+    "gemma-2b": ("fp8", 8192, EngineFacts(max_batch_size=128, kv_cache="fp8")),
+    "llama-2-7b-chat": (
+        "w4a8_awq",
+        4096,
+        EngineFacts(drafting=DraftingFacts(mode="medusa", max_draft_len=3, tree=TREE)),
+    ),
+    "chatglm3-6b": (
+        "int8_wo",
+        8192,
+        EngineFacts(drafting=DraftingFacts(mode="lookahead", max_draft_len=7, lookahead=[7, 7, 7])),
+    ),
 }
 
 
@@ -166,6 +178,24 @@ def test_placeholders_2_2_left_outside_texts_break_the_file(
 ) -> None:
     with pytest.raises(ModelLoadFailed):
         load_text(stand_ins, "broken", write_model(stand_ins, "broken", **values))
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"decoding_mode": "magic"}, "Invalid decoding_mode: magic"),
+        ({"decoding_mode": "medusa"}, "the engine's speculative_decoding_mode 1"),
+        ({"batching_strategy": "V3"}, "Invalid gpt_model_type: V3"),
+        ({"max_beam_width": 4}, "max_beam_width is larger"),
+        ({"medusa_choices": "0, 0"}, "medusa_choices cannot be parsed"),
+        ({"max_attention_window_size": "[512]"}, "max_attention_window_size cannot be parsed"),
+    ],
+)
+def test_parameters_2_4_that_do_not_fit_the_engine_do_not_load(
+    stand_ins: StandIns, loaded: LoadedModel, values: dict[str, Value], reason: str
+) -> None:
+    with pytest.raises(ModelLoadFailed, match=reason):
+        load_text(stand_ins, "unfit", write_model(stand_ins, "unfit", **values))
 
 
 @pytest.mark.parametrize(
@@ -350,18 +380,18 @@ def test_life_cycle_2_6_a_full_queue_is_an_error_that_we_know(
     artefact = publish_tensorrt(stand_ins.home, "narrow-engine", config=config)
     stand_ins.load(artefact, max_queue_size=1)
     client = stand_ins.client("narrow-engine", PROMPT)
-    calls = [client.start(request_output_len=[[500]]) for _ in range(2)]
-    next(calls[0])
     seen: set[str] = set()
-    deadline = time.monotonic() + 10
-    # Triton's own queue, of the same length, is full until it has handed the second one on
+    deadline = time.monotonic() + 20
+    # Triton's own queue is as long, and full until it has handed a request on
     while "Maximum queue size of 1 has been reached, please try again later" not in seen:
         assert time.monotonic() < deadline, seen
-        seen.add(error_of(client.infer(request_output_len=[[1]])))
-    for error in seen:
+        calls = []
+        for _ in range(5):
+            calls.append(client.start(request_output_len=[[200]]))
+            time.sleep(0.02)
+        seen |= {message.error_message for call in calls for message in call}
+    for error in seen - {""}:
         assert isinstance(error_of_message(error, MODEL), ServerOverloaded)
-    for call in calls:
-        call.cancel()
     client.channel.close()
 
 
@@ -440,10 +470,21 @@ def test_lora_2_2_an_evicted_adapter_is_an_error(stand_ins: StandIns, loaded: Lo
 async def test_each_of_the_six_models_is_served_through_our_own_client(
     stand_ins: StandIns, name: str
 ) -> None:
-    variant, max_seq_len = SIX[name]
-    config = engine_config(max_seq_len=max_seq_len, max_input_len=max_seq_len - 1)
+    variant, max_seq_len, engine = SIX[name]
+    mode = DRAFTING_MODES[engine.drafting.mode] if engine.drafting else 1
+    config = engine_config(
+        max_seq_len=max_seq_len,
+        max_input_len=max_seq_len - 1,
+        speculative_decoding_mode=mode,
+        plugin_config={"use_paged_context_fmha": engine.has_chunked_context},
+    )
     artefact = publish_tensorrt(
-        stand_ins.home, name, config=config, variant=variant, max_seq_len=max_seq_len
+        stand_ins.home,
+        name,
+        config=config,
+        variant=variant,
+        max_seq_len=max_seq_len,
+        engine=engine,
     )
     model = await asyncio.to_thread(stand_ins.load, artefact)
     assert (model.variant, model.limits.max_seq_len) == (variant, max_seq_len)

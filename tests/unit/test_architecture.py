@@ -43,6 +43,7 @@ ENVIRONMENT = {
     "frontend/triton/installation.py": "hands its own on to Triton",
     "frontend/bench/servers.py": "hands its own on to the server that it measures",
     "build_engines/verify/oracle.py": "hands its own on to the unquantized model's process",
+    "build_engines/optimum_recipe.py": "which Python it is that exports to OpenVINO",
     "build_engines/verify/texts.py": "quietens transformers before it is imported",
     "frontend/bench/command.py": "quietens transformers before it is imported",
 }

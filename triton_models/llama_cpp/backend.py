@@ -44,14 +44,12 @@ class LlamaBackend:
         # one spare cell for each running sequence: else this one would soon be preempted again
         if num_running and needed + num_running > self.num_free_blocks:
             return False
-        others = [slot for slot in table.idle_slots() if slot != source]
-        slot = others[0] if others else source
-        if not num_shared or slot != source:
-            self._model.truncate(slot, 0)
-        if num_shared and slot != source:
-            self._model.copy(source, slot, num_shared)
-        elif num_shared:
+        slot = self._choose(source, num_shared)
+        if num_shared and slot == source:
             self._model.truncate(slot, num_shared)
+        else:
+            self._model.truncate(slot, 0)
+            self._model.copy(source, slot, num_shared)
         table.open(slot, sequence.state.request.cache_salt, source, num_shared)
         self._slots[sequence] = slot
         sequence.num_computed = num_shared
@@ -112,6 +110,16 @@ class LlamaBackend:
     def close(self) -> None:
         """See Backend."""
         self._model.close()
+
+    def _choose(self, source: int, num_shared: int) -> int:
+        """The idle slot to open: `source` if that loses nothing, or else the longest idle one."""
+        idle = self._table.idle_slots()
+        if num_shared:
+            is_whole = num_shared == self._table.num_filled(source)
+            if source in idle and (is_whole or len(idle) == 1):
+                return source
+            idle = [slot for slot in idle if slot != source]
+        return idle[0]
 
     def _match(self, sequence: Sequence) -> tuple[int, int]:
         """The slot to begin with, and the number of its tokens."""

@@ -124,14 +124,12 @@ class LlamaModel:
             self._kv_types = _KV_TYPES[kv_cache_precision]
             self._window = int(llama.model_n_swa(self._model))
             cell_bytes, slot_bytes = self._measure()
-            wanted = max_seq_len * max_num_sequences
-            fitting = (kv_cache_bytes - slot_bytes * self.num_slots) // cell_bytes
-            num_cells = min(wanted, fitting) // CELL_PADDING * CELL_PADDING or CELL_PADDING
-            if fitting < num_cells:
-                needed = CELL_PADDING * cell_bytes + slot_bytes * self.num_slots
-                raise LlamaModelError(
-                    f"kv_cache_bytes is below the {needed} that it takes at least"
-                )
+            room = kv_cache_bytes - slot_bytes * self.num_slots
+            num_cells = min(max_seq_len * max_num_sequences, room // cell_bytes)
+            num_cells = max(num_cells, 1) // CELL_PADDING * CELL_PADDING or CELL_PADDING
+            if room < num_cells * cell_bytes:
+                needed = kv_cache_bytes - room + num_cells * cell_bytes
+                raise LlamaModelError(f"kv_cache_bytes is below the {needed} that it needs")
             self._context = self._make_context(num_cells, max_num_tokens, self.num_slots)
             self.num_cells = int(llama.n_ctx(self._context))
             self._memory = llama.get_memory(self._context)
@@ -151,7 +149,8 @@ class LlamaModel:
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """See Model."""
-        self._llama.memory_seq_cp(self._memory, source, target, 0, num_tokens)
+        if num_tokens:
+            self._llama.memory_seq_cp(self._memory, source, target, 0, num_tokens)
 
     def truncate(self, slot: int, num_tokens: int) -> None:
         """See Model."""
@@ -200,6 +199,10 @@ class LlamaModel:
         params.kv_unified = True
         params.swa_full = True  # else what is shared holds up the cells of a small window
         context: int | None = self._llama.init_from_model(self._model, params)
+        if context is None and params.type_k != params.type_v:
+            # multi-head latent attention (DeepSeek) keeps one vector for both
+            params.type_k = params.type_v
+            context = self._llama.init_from_model(self._model, params)
         if context is None:
             raise LlamaModelError(self._llama.why())
         return context

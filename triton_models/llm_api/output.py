@@ -20,9 +20,15 @@ from triton_models.request import NO_END_ID, EngineRequest, TokenEvent
 class Completion(Protocol):
     """What is read of `tensorrt_llm.llmapi.CompletionOutput`."""
 
-    token_ids: Sequence[int]
-    logprobs: Sequence[Any] | None  # for each token: id -> Logprob(logprob, rank), or a float
-    finish_reason: str | None  # stop, length, timeout or cancelled
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+    @property
+    def logprobs(self) -> Sequence[Any] | None:
+        """For each token: id -> Logprob(logprob, rank), or a float."""
+
+    @property
+    def finish_reason(self) -> str | None:
+        """stop, length, timeout or cancelled."""
 
 
 class SequenceReader:

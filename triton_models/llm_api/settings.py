@@ -9,13 +9,7 @@ from pathlib import Path
 
 from triton_models.llm_api import upstream
 from triton_models.llm_api.engine import Adapter, LlmEngine, LlmLimits
-from triton_models.llm_api.options import (
-    CHECKPOINT_DIR,
-    TOKENIZER_DIR,
-    OptionsError,
-    read_options,
-    sampler_of,
-)
+from triton_models.llm_api.options import OptionsError, read_options, sampler_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +32,6 @@ def load_engine(settings: LlmSettings) -> LlmEngine:
     """Starts the LLM; `close()` the engine. Raises OptionsError, and what loading can raise."""
     options = read_options(settings.artefact_dir)
     sampler_of(options)  # a bad choice is told before minutes of loading
-    checkpoint = settings.artefact_dir / CHECKPOINT_DIR
-    tokenizer = settings.artefact_dir / TOKENIZER_DIR
     limits = LlmLimits(
         max_seq_len=settings.max_seq_len,
         max_input_len=settings.max_input_len,
@@ -48,7 +40,7 @@ def load_engine(settings: LlmSettings) -> LlmEngine:
         max_queue_size=settings.max_queue_size,
     )
     adapters = parse_adapters(settings.lora_adapters, settings.artefact_dir)
-    return LlmEngine(lambda: upstream.make_llm(checkpoint, tokenizer, options), limits, adapters)
+    return LlmEngine(lambda: upstream.make_llm(settings.artefact_dir, options), limits, adapters)
 
 
 def parse_adapters(text: str, artefact_dir: Path) -> Mapping[int, Adapter]:

@@ -11,13 +11,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy import float32
 from numpy.typing import NDArray
-from tensorrt_llm import LLM, llmapi
-from tensorrt_llm.executor import LoRARequest
-from tensorrt_llm.llmapi import GuidedDecodingParams, RequestError, SamplingParams
-from tensorrt_llm.lora_helper import LoraConfig
+
+from triton_models.llm_api.options import CHECKPOINT_DIR, TOKENIZER_DIR
+
+try:
+    import torch
+    from tensorrt_llm import LLM, llmapi
+    from tensorrt_llm.executor import LoRARequest
+    from tensorrt_llm.llmapi import GuidedDecodingParams, RequestError, SamplingParams
+    from tensorrt_llm.lora_helper import LoraConfig
+except ModuleNotFoundError as exc:
+    raise ModuleNotFoundError(
+        f"models of kind llm_api need TensorRT-LLM, which is not here ({exc}): run Triton in "
+        "NVIDIA's image tritonserver:26.07-trtllm-python-py3"
+    ) from exc
 
 __all__ = [
     "RequestError",
@@ -37,7 +46,7 @@ _SPECULATIVE = {
 }
 
 
-def make_llm(checkpoint: Path, tokenizer: Path, options: Mapping[str, Any]) -> Any:
+def make_llm(artefact_dir: Path, options: Mapping[str, Any]) -> Any:
     """Starts `tensorrt_llm.LLM`; takes as long as loading the model does.
 
     Raises ValueError for options that it does not have, and whatever loading can raise.
@@ -48,7 +57,8 @@ def make_llm(checkpoint: Path, tokenizer: Path, options: Mapping[str, Any]) -> A
     if lora := arguments.pop("lora_config", None):
         arguments["lora_config"] = LoraConfig(**lora)
     if speculative := arguments.pop("speculative_config", None):
-        arguments["speculative_config"] = _speculative_config(speculative)
+        arguments["speculative_config"] = _speculative_config(speculative, artefact_dir)
+    checkpoint, tokenizer = artefact_dir / CHECKPOINT_DIR, artefact_dir / TOKENIZER_DIR
     return LLM(model=str(checkpoint), tokenizer=str(tokenizer), **arguments)
 
 
@@ -75,10 +85,12 @@ def bias_tensor(values: NDArray[float32]) -> Any:
     return torch.from_numpy(values)
 
 
-def _speculative_config(values: Mapping[str, Any]) -> Any:
+def _speculative_config(values: Mapping[str, Any], artefact_dir: Path) -> Any:
     decoding_type = values.get("decoding_type")
     if decoding_type not in _SPECULATIVE:
         known = ", ".join(sorted(_SPECULATIVE))
         raise ValueError(f"speculative_config: decoding_type {decoding_type!r} is none of {known}")
     fields = {name: value for name, value in values.items() if name != "decoding_type"}
+    if draft := fields.get("speculative_model_dir"):
+        fields["speculative_model_dir"] = str(artefact_dir / draft)
     return getattr(llmapi, _SPECULATIVE[decoding_type])(**fields)

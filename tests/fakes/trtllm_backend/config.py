@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ GPT_MODEL_TYPES = ("V1", "inflight_batching", "inflight_fused_batching")
 SCHEDULER_POLICIES = ("max_utilization", "guaranteed_no_evict")
 # read without a try: a model whose configuration lacks one of these keys does not load
 REQUIRED_KEYS = ("tokenizer_dir", "guided_decoding_backend", "xgrammar_tokenizer_info_path")
+SAMPLING_MODES = ("top_k", "top_p", "top_k_top_p", "beam_search")
+# decoding_mode -> build_config.speculative_decoding_mode, a flag's number
+DRAFTING_MODES = {"medusa": 4, "lookahead": 8, "redrafter": 16, "eagle": 32}
+_TREE = re.compile(r"\{\d+(, ?\d+)*\}(, ?\{\d+(, ?\d+)*\})*")  # {0, 0, 0}, {0, 1}
 GUIDE_INFO_KEYS = ("encoded_vocab", "tokenizer_str", "stop_token_ids")
 
 
@@ -70,6 +75,7 @@ class BackendConfig:
             "use_paged_context_fmha"
         ):
             raise LoadError("enable_chunked_context requires use_paged_context_fmha")
+        _check_decoding(parameters, raw)
         queue = model.get("dynamic_batching", {}).get("default_queue_policy", {})
         return cls(
             engine=engine,
@@ -117,9 +123,26 @@ def _one_of(parameters: _Parameters, key: str, known: tuple[str, ...], *, is_fat
     logger.warning("%s %s is not one of %s: the default is used", key, value, ", ".join(known))
 
 
+def _check_decoding(parameters: _Parameters, build: Mapping[str, Any]) -> None:
+    """Stricter than the backend, which drops what it cannot read with a warning."""
+    mode = parameters.get("decoding_mode", str, "")
+    if mode and mode not in (*SAMPLING_MODES, *DRAFTING_MODES):
+        raise LoadError(f"Invalid decoding_mode: {mode}")
+    built = build.get("speculative_decoding_mode", 1)
+    if mode in DRAFTING_MODES and built != DRAFTING_MODES[mode]:
+        raise LoadError(f"decoding_mode is {mode}, the engine's speculative_decoding_mode {built}")
+    for name in ("medusa_choices", "eagle_choices"):
+        text = parameters.get(name, str, "")
+        if text and not _TREE.fullmatch(text):
+            raise LoadError(f"{name} cannot be parsed: {text}")
+    windows = parameters.get("max_attention_window_size", str, "")
+    if windows and not re.fullmatch(r"\d+(,\d+)*", windows):
+        raise LoadError(f"max_attention_window_size cannot be parsed: {windows}")
+
+
 def _read_engine(folder: Path) -> tuple[Mapping[str, Any], Engine]:
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
     except OSError as exc:
         raise LoadError(f"cannot read the engine's config.json: {exc}") from exc
     if config.get("version") != VERSION:

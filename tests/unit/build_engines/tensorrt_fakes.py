@@ -77,8 +77,7 @@ def tiny_spec(checkpoint: Path, **changes: Any) -> Spec:
         source=PathSource(path=str(checkpoint)),
         limits=VariantLimits(max_batch_size=8),
         variants=VARIANTS,
-        tokens=TokenOptions(bos_id=1, eos_ids=[2], pad_id=0),
-        **changes,
+        **{"tokens": TokenOptions(bos_id=1, eos_ids=[2], pad_id=0), **changes},
     )
 
 

@@ -206,6 +206,18 @@ def test_a_gguf_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
             check_gguf(path)
 
 
-def test_one_part_of_a_gguf_model_says_how_the_parts_are_joined(tmp_path: Path) -> None:
-    path = write_gguf(tmp_path / "model-00001-of-00003.gguf", parts=3)
-    assert "is one of 3 parts: join them with `llama-gguf-split --merge`" in refused(path)
+def test_all_shards_of_a_gguf_model_are_checked(tmp_path: Path) -> None:
+    first, second = (
+        write_gguf(tmp_path / f"model-0000{number}-of-00002.gguf", parts=2) for number in (1, 2)
+    )
+    assert open_checkpoint(first).config["split.count"] == 2
+    content = second.read_bytes()
+    second.write_bytes(content[:-1])
+    assert f"{second} is not a whole GGUF file" in refused(first)
+    second.unlink()
+    assert f"{second} is missing" in refused(first)
+
+
+def test_a_shard_under_another_name_is_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "model.gguf", parts=3)
+    assert "is one of 3 shards, and is not called so: give them the names" in refused(path)

@@ -181,5 +181,7 @@ def test_the_kind_follows_from_the_quantization() -> None:
     assert FAMILIES["llama"].kind_of("int8_sq") == "tensorrt_llm"
     assert FAMILIES["qwen3"].kind_of("int4_awq") == "llm_api"
     assert FAMILIES["gpt_oss"].kind_of("mxfp4") == "llm_api"
+    assert FAMILIES["gpt_oss"].kind_of("int8_sq") == "llm_api"  # has neither: it says so
+    assert FAMILIES["gemma"].kind_of("nvfp4") == "tensorrt_llm"
     assert FAMILIES["qwen"].kind_of("gguf") == "llama_cpp"
     assert FAMILIES["llama"].kind_of("q8_0") == "cpu"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,12 @@ from huggingface_hub import constants
 from build_engines.errors import DiskSpaceError, SourceError
 from build_engines.hub import download
 from build_engines.needed_files import Found, needed_names
+from build_engines.ordering import Request, order_of
+from build_engines.pipeline import build_order
+from build_engines.plan import plan_lines
 from build_engines.spec import HubSource
 from tests.fakes.hub import COMMIT, FakeHub, running_hub
+from tests.unit.build_engines.build_fakes import FakeRecipe, write_checkpoint
 
 WEIGHTS = bytes(range(256)) * 2000
 LARGE = WEIGHTS * 40  # 20 MB: huggingface_hub writes 10 MiB at a time
@@ -189,6 +194,11 @@ def test_a_disk_too_small_for_the_download_is_told_before_it(
     assert hub.downloads == []
 
 
+def test_code_is_taken_where_the_spec_says_so(hub: FakeHub, tmp_path: Path) -> None:
+    found = fetch(tmp_path, HubSource(hf="lab/model", with_code=True))
+    assert "modeling_x.py" in found
+
+
 def test_pickled_weights_are_taken_where_there_is_nothing_else() -> None:
     names = ["config.json", "pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"]
     assert needed_names([*names, "training_args.bin"]) == sorted(names)
@@ -197,3 +207,51 @@ def test_pickled_weights_are_taken_where_there_is_nothing_else() -> None:
         "qwen.tiktoken",
         "vocab.txt",
     ]
+
+
+def test_a_model_of_the_hub_is_planned_built_and_described(hub: FakeHub, tmp_path: Path) -> None:
+    local = write_checkpoint(tmp_path / "local")
+    hub.repositories["lab/model"] = {
+        path.name: path.read_bytes() for path in sorted(local.iterdir())
+    }
+    order = order_of(Request(checkpoint="lab/model", variant="q8_0"), tmp_path / "home")
+    recipes = {"cpu": FakeRecipe()}
+    assert any("fetch" in line for line in plan_lines(order, recipes=recipes))
+    assert hub.downloads == [("config.json", "")]
+
+    artefact = build_order(order, recipes=recipes)
+    assert artefact.manifest.source == {"hf": "lab/model", "revision": "main"}
+    assert (artefact.manifest.name, artefact.manifest.family) == ("model", "llama")
+    loaded = list(hub.downloads)
+    build_order(replace(order, variant=order.spec.variant("f16")), recipes=recipes)
+    assert hub.downloads == loaded  # the variants share what was downloaded
+
+
+def run_command(hub_url: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"HF_ENDPOINT": hub_url, "HF_HOME": str(home / "hf")}
+    return subprocess.run(
+        [sys.executable, "-m", "build_engines", *arguments, "--home", str(home)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_without_a_network_and_with_a_wrong_token_ends_in_one_line(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    arguments = ("--checkpoint", "lab/model", "-v", "openvino")
+    finished = run_command(nowhere, tmp_path, *arguments)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith(f"error: cannot download lab/model from {nowhere}: check the network")
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    finished = run_command(hub.url, tmp_path, *arguments)
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr.splitlines()[-1].startswith("error: the hub does not take the token")
+    assert "Traceback" not in finished.stderr
+    assert list((tmp_path / "models").rglob("*")) == []

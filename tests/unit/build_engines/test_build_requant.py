@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, RopeScalingType
 from gguf.quants import dequantize
 
 from build_engines.cpu_recipe import estimated_bytes
 from build_engines.errors import ConversionError
 from build_engines.gguf_file import field, open_gguf
 from build_engines.gguf_requant import requantize
+from build_engines.openvino_ir import check_readable
 
 Weights = npt.NDArray[np.float32]
 
@@ -27,6 +28,7 @@ def source(tmp_path: Path, matrix: Weights) -> GGUFReader:
     writer = GGUFWriter(path, "llama")
     writer.add_file_type(0)
     writer.add_block_count(1)
+    writer.add_tokenizer_model("llama")
     writer.add_array("tokenizer.ggml.tokens", ["a", "b", "中"])
     writer.add_array("tokenizer.ggml.scores", [0.5, -1.0, 2.0])
     writer.add_bool("tokenizer.ggml.add_bos_token", False)
@@ -88,12 +90,59 @@ def test_four_bits_spare_the_embedding_and_no_format_touches_vectors(
     assert (found["output_norm.weight"][1] == np.linspace(0, 1, 256, dtype=np.float32)).all()
 
 
+def test_a_tokenizer_that_openvino_cannot_read_does_not_stop_it(
+    source: GGUFReader, tmp_path: Path
+) -> None:
+    """Its reader wants a byte-level one, which is not used: tokenizer.json is made elsewhere."""
+    copy = rewrite(source, tmp_path / "out.gguf", "f16")
+    assert field(source, "tokenizer.ggml.model") == "llama"
+    assert field(copy, "tokenizer.ggml.model") == "gpt2"
+    assert field(copy, "tokenizer.ggml.merges") == ["a b"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "missing"),
+    [
+        ("rope_freqs.weight", "the scaling of its rotary embedding"),
+        ("blk.0.ffn_up_exps.weight", "its experts"),
+    ],
+)
+def test_what_openvino_would_leave_out_is_refused(
+    tmp_path: Path, tensor: str, missing: str
+) -> None:
+    path = tmp_path / "source.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_tensor(tensor, np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ConversionError, match=f"does not read {missing} .*--variant gguf"):
+        check_readable(open_gguf(path))
+
+
+def test_a_scaled_rotary_embedding_is_refused_by_its_key(
+    source: GGUFReader, tmp_path: Path
+) -> None:
+    check_readable(source)
+    path = tmp_path / "scaled.gguf"
+    writer = GGUFWriter(path, "llama")
+    writer.add_rope_scaling_type(RopeScalingType.YARN)
+    writer.add_tensor("output_norm.weight", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ConversionError, match="rotary"):
+        check_readable(open_gguf(path))
+
+
 def test_metadata_is_kept_and_the_file_type_told(source: GGUFReader, tmp_path: Path) -> None:
     found = rewrite(source, tmp_path / "out.gguf", "q8_0")
     assert field(found, "general.file_type") == 7
     assert field(found, "general.architecture") == "llama"
     for key in source.fields:
-        if key.startswith(("tokenizer.", "llama.")):
+        if key.startswith(("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "llama.")):
             assert field(found, key) == field(source, key)
             assert found.fields[key].types == source.fields[key].types
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from build_engines.errors import SpecError
-from build_engines.spec import buildable_variants, load_spec, read_spec, spec_names
+from build_engines.spec import PathSource, buildable_variants, load_spec, read_spec, spec_names
 
 GOOD = (
     Path(load_spec.__code__.co_filename).parent / "specs/smollm2-135m-instruct.toml"
@@ -64,6 +64,7 @@ def test_an_unknown_variant_names_the_variants_there_are() -> None:
         ("[source]", "[source", "not TOML"),
         ("package = ", 'path = "x"\npackage = ', "exactly one of hf, package and path"),
         ("package = ", "hf = ", "with hf has no sha256, version"),
+        ("num_layers = 30", "layers = 30", r"\[architecture\] has no layers"),
         ("[variants.q8_0]", "[variants.best]", r"variants.best.quantization is missing"),
     ],
 )
@@ -83,6 +84,17 @@ def test_a_spec_may_say_how_the_model_fills_in_the_middle(tmp_path: Path) -> Non
     text = GOOD.replace("pad_id = 2", f'pad_id = 2\nfill_in_middle = "{form}"')
     assert read_spec(write_spec(tmp_path, text)).tokens.fill_in_middle == form
     assert load_spec("smollm2-135m-instruct").tokens.fill_in_middle is None
+
+
+def test_a_path_is_relative_to_the_spec_and_little_needs_to_be_said(tmp_path: Path) -> None:
+    path = write_spec(tmp_path, 'name = "mine"\n[source]\npath = "weights/model"\n', "any")
+    spec = read_spec(path)
+    assert spec.source == PathSource(path=str(tmp_path / "weights" / "model"))
+    assert (spec.family, spec.max_seq_len, spec.variants) == (None, None, {})
+    assert (spec.variant("int4_awq").kind, spec.variant("gguf").kind) == (
+        "tensorrt_llm",
+        "llama_cpp",
+    )
 
 
 def test_a_missing_spec_file_is_an_error_of_the_spec(tmp_path: Path) -> None:

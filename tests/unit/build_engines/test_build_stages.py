@@ -99,11 +99,26 @@ def test_what_is_known_of_the_files_is_not_read_again(store: StageStore) -> None
     entry = FileEntry(size_bytes=5, sha256="f" * 64)
 
     def run(out: Path, context: StageContext) -> dict[str, FileEntry]:
-        (out / "link").symlink_to("/nowhere")
+        (out / "link").write_text("12345")
         return {"link": entry}
 
     finished = store.run(Stage(name="fetch", inputs={}, run=run), silent)
     assert stage_files(finished.path) == {"link": entry}
+
+
+def test_a_stage_that_has_lost_a_file_is_done_again(store: StageStore, tmp_path: Path) -> None:
+    target = tmp_path / "downloaded"
+
+    def link(out: Path, context: StageContext) -> None:
+        target.write_text("weights")
+        (out / "weights").symlink_to(target)
+
+    first = store.run(stage(run=link), silent)
+    target.unlink()
+    assert again(store).find(stage()) is None
+    assert again(store).run(stage(run=link), silent) == first
+    target.write_text("others")
+    assert again(store).find(stage()) is None
 
 
 def test_what_is_behind_a_stage_that_is_to_do_is_to_do(store: StageStore) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from build_engines.artefact import find_artefact, verify_hashes
-from build_engines.errors import ChoiceError, ConversionError, ToolError
+from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (
@@ -153,6 +153,17 @@ def test_calibration_without_texts_is_refused_before_anything_runs(
     with pytest.raises(ChoiceError, match="INFLIGHT_CALIBRATION_DATA"):
         build_tiny_engine(tmp_path / "home", checkpoint, "int4_awq")
     assert not calls.exists()
+
+
+@pytest.mark.usefixtures("tools")
+def test_code_that_the_converter_would_run_must_be_there(tmp_path: Path, calls: Path) -> None:
+    named = {"AutoConfig": "configuration_x.XConfig", "AutoModel": "other/repo--modeling_x.X"}
+    checkpoint = write_checkpoint(tmp_path / "own code", {"auto_map": named})
+    with pytest.raises(SourceError, match=r"no configuration_x\.py.*with_code = true"):
+        build_tiny_engine(tmp_path / "home", checkpoint, "fp16")
+    assert not calls.exists()
+    (checkpoint / "configuration_x.py").write_text("raise ImportError('not by us')\n")
+    build_tiny_engine(tmp_path / "home", checkpoint, "fp16")
 
 
 def test_the_tools_run_in_the_pinned_container_where_there_are_none(

@@ -99,6 +99,7 @@ def test_int8_is_made_of_the_exported_model(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("python")
 def test_the_export_never_runs_the_checkpoints_code_nor_asks_the_hub(tmp_path: Path) -> None:
     (export,) = (s for s in OptimumRecipe().plan(order(tmp_path)).stages if s.name == "export")
+    (tmp_path / "out").mkdir()
     log = tmp_path / "build.log"
     context = StageContext(done={}, report=lambda done, total: None, log=log)
     with pytest.raises(BuildError, match=r"failed \(exit 3\).*build.log"):

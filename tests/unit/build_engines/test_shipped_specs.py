@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from build_engines.families import FAMILIES, check_choice, family_of
+from build_engines.ordering import variant_of
 from build_engines.spec import HubSource, Spec, load_spec, spec_names
 from build_engines.tokenizers.templates import read_template
 from frontend.text.reasoning import REASONING_PARSERS
@@ -64,7 +65,7 @@ def test_every_listed_variant_can_be_built_somewhere(spec: Spec) -> None:
     assert spec.family is not None
     family = FAMILIES[spec.family]
     for name in spec.variants:
-        variant = spec.variant(name, has_engine_flow=family.engine is not None)
+        variant = variant_of(spec, name)
         check_choice(family, variant, None, spec.architecture)
         limit = family.engine.max_seq_len if family.engine else None
         if variant.kind == "tensorrt_llm" and limit is not None:

@@ -19,12 +19,13 @@ TEXTS = [ScoredText([1, 2, 3], [-0.123456789, -2.0])]
 
 def test_a_record_is_read_as_it_was_written_but_for_the_noise(tmp_path: Path) -> None:
     question = Question(prompt_token_ids=[1], answer="a", answer_token_ids=[2], log_probs=[-1.0])
-    record = Record("llama.cpp", 0.1, TEXTS, question)
+    record = Record("llama.cpp", 0.1, 0.6, TEXTS, question)
     record.write(tmp_path / RECORD_NAME)
     found = read_record(tmp_path)
     assert found is not None
     assert found.texts == [ScoredText([1, 2, 3], [-0.123, -2.0])]
     assert (found.reference, found.noise, found.question) == ("llama.cpp", 0.1, question)
+    assert found.tolerance == 0.6
 
 
 def test_records_of_one_thing_are_equal_to_the_byte(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_model_is_held_to_its_own_record_before_that_of_an_unquantized_variant
 
     def write(name: str, variant: str) -> None:
         folder = artefact_dir(tmp_path, name, variant) / "current"
-        Record(f"{name}/{variant}", texts=TEXTS).write(folder / RECORD_NAME)
+        Record(f"{name}/{variant}", tolerance=0.3, texts=TEXTS).write(folder / RECORD_NAME)
 
     write("other", "f16")
     write("tiny", "q4_0")
@@ -60,11 +61,11 @@ def test_a_model_is_held_to_its_own_record_before_that_of_an_unquantized_variant
     write("tiny", "f16")
     found = find_record(tmp_path, q8_0)
     assert found is not None
-    assert found.reference == "tiny/f16"
+    assert (found.reference, found.tolerance) == ("tiny/f16", None)  # each its own tolerance
     write("tiny", "q8_0")
     found = find_record(tmp_path, q8_0)
     assert found is not None
-    assert found.reference == "tiny/q8_0"
+    assert (found.reference, found.tolerance) == ("tiny/q8_0", 0.3)
 
 
 def test_less_bits_may_differ_more() -> None:

@@ -1,0 +1,148 @@
+"""Every family on a tiny checkpoint of its true architecture: built, served, held to transformers.
+
+Where a family has only remote code (Qwen-1, ChatGLM3), the same weights run as the family of
+transformers that computes the same (Qwen2, GLM).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from build_engines.spec import load_spec
+from tests.e2e.answers import CHAT
+from tests.e2e.conftest import CLIENTS, OFFLINE, ROOT, ClientPython, load
+from tests.e2e.stack import Stack
+
+GGUF = (
+    *("qwen-7b-chat", "qwen-14b-chat", "gemma-2b", "gemma-7b", "llama-2-7b-chat", "chatglm3-6b"),
+    *("llama-3.1-8b-instruct", "mistral-7b-instruct-v0.3", "mixtral-8x7b-instruct-v0.1"),
+    *("qwen2.5-7b-instruct", "qwen3-8b", "qwen3-30b-a3b", "gemma-2-9b-it", "gemma-3-1b-it"),
+    *("phi-3.5-mini-instruct", "phi-4", "glm-4-9b-chat", "glm-4-9b-0414", "gpt-oss-20b"),
+    "deepseek-v3",
+)
+# What OpenVINO reads from GGUF; and of what PyTorch exports a dense model, one with windows and
+# one with experts.
+OPENVINO_GGUF = ("llama-2-7b-chat", "qwen2.5-7b-instruct", "qwen3-8b")
+OPTIMUM = ("gemma-2b", "gemma-3-1b-it", "qwen3-30b-a3b")
+BUILDS = (
+    *((spec, "gguf") for spec in GGUF),
+    *((spec, "f16") for spec in OPENVINO_GGUF),
+    *((spec, "openvino") for spec in OPTIMUM),
+)
+BUILD_TIMEOUT_S = 240.0
+FROM_SPEC = ("name", "family", "chat_template", "tool_parser", "reasoning_parser")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoints:
+    """Where they are, and by the spec's name what transformers makes of each one's prompt."""
+
+    folder: Path
+    answers: dict[str, Any]
+
+    def path(self, spec: str, variant: str) -> Path:
+        return self.folder / (spec if variant == "openvino" else f"{spec}.gguf")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(
+    client_python: ClientPython, tmp_path_factory: pytest.TempPathFactory
+) -> Checkpoints:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made = subprocess.run(
+        [
+            client_python("reference"),
+            str(CLIENTS / "reference/make.py"),
+            str(folder),
+            str(ROOT / "build_engines/chat_templates"),
+        ],
+        env={**os.environ, **OFFLINE},
+        capture_output=True,
+        text=True,
+        timeout=BUILD_TIMEOUT_S,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    return Checkpoints(folder=folder, answers=json.loads(made.stdout))
+
+
+@pytest.fixture(scope="module")
+def built(checkpoints: Checkpoints, client_python: ClientPython, home: Path) -> Iterator[None]:
+    """All of them, by the command that a person runs."""
+    environment = {**os.environ, "INFLIGHT_EXPORT_PYTHON": client_python("reference")}
+
+    def build(build: tuple[str, str]) -> subprocess.CompletedProcess[str]:
+        spec, variant = build
+        spec_file = checkpoints.folder / f"{spec}.toml"
+        spec_file.write_text(tiny_spec(spec))
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "frontend", "build", spec, "--home", str(home)),
+                *("--spec", str(spec_file), "--variant", variant),
+                *("--checkpoint", str(checkpoints.path(spec, variant))),
+            ],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=False,
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        slowest_first = sorted(BUILDS, key=lambda build: build[1], reverse=True)
+        for each, finished in zip(slowest_first, pool.map(build, slowest_first), strict=True):
+            assert finished.returncode == 0, f"{each}: {finished.stderr}"
+    yield
+    for spec in GGUF:
+        shutil.rmtree(home / "models" / spec)
+
+
+def tiny_spec(name: str) -> str:
+    """The model's own spec, without what only its own checkpoint has: lengths and token ids."""
+    spec = load_spec(name)
+    values = {key: getattr(spec, key) for key in FROM_SPEC}
+    return "".join(f'{key} = "{value}"\n' for key, value in values.items() if value is not None)
+
+
+@pytest.mark.parametrize(("spec", "variant"), BUILDS)
+@pytest.mark.usefixtures("built")
+def test_a_family_answers_in_its_own_template_as_transformers_does(
+    spec: str, variant: str, checkpoints: Checkpoints, stack: Stack, http: httpx.Client
+) -> None:
+    expected = checkpoints.answers[spec]
+    load(stack, spec, quantization=variant)
+    body = {
+        "model": spec,
+        "messages": [{"role": "user", "content": expected["question"]}],
+        "max_tokens": len(expected["token_ids"]),
+        "temperature": 0,
+        "ignore_eos": True,
+        "return_token_ids": True,
+    }
+    answer = http.post(CHAT, json=body)
+    assert http.post(f"/api/v1/models/{spec}/unload").status_code == 200
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"] == spec
+    assert answer.json()["prompt_token_ids"] == expected["prompt_token_ids"]
+    (choice,) = answer.json()["choices"]
+    assert choice["token_ids"] == expected["token_ids"]
+    assert choice["finish_reason"] == "length"
+
+
+def test_every_promised_family_is_among_them() -> None:
+    families = {load_spec(spec).family for spec in GGUF}
+    assert families >= {"qwen", "gemma", "llama", "chatglm3", "mistral", "mixtral", "qwen2"}
+    assert families >= {"qwen3", "qwen3_moe", "gemma2", "gemma3", "phi3", "glm4", "gpt_oss"}
+    assert families >= {"glm4_hf", "deepseek"}

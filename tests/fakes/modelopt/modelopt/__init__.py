@@ -1,0 +1,1 @@
+"""NVIDIA ModelOpt, a stand-in."""
