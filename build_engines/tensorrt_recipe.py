@@ -30,6 +30,8 @@ from build_engines.family import EngineFlow, Family
 from build_engines.fit import Effort, effort
 from build_engines.gpus import Gpu
 from build_engines.local_gpus import local_gpus
+from build_engines.lora_files import ADAPTERS_DIR
+from build_engines.lora_stage import adapters_of, adapters_stages
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
@@ -86,10 +88,14 @@ class TensorRtRecipe:
             gpus=gpus,
             tokenizing=self.tokenizing,
         )
+        adapters = adapters_stages(
+            options.lora, kind="tensorrt_llm", num_layers=architecture.num_layers
+        )
         layout = {TOKENIZER: "", BUILD: "engine"}
+        layout |= {stage.name: ADAPTERS_DIR for stage in adapters}
         verify = self.verifying(order, layout=layout, describe=making.describe)
         return BuildPlan(
-            stages=(making.tokenizer(), making.checkpoint(), making.build(), verify),
+            stages=(making.tokenizer(), making.checkpoint(), making.build(), *adapters, verify),
             layout=layout,
             describe=making.describe,
         )
@@ -217,6 +223,7 @@ class _Making:
             ),
             tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
             engine=engine_facts(found, self.architecture, self.options),
+            adapters=adapters_of(done),
         )
 
     @property

@@ -98,6 +98,7 @@ def verify(
 
 def collect(home: Path, *, is_dry_run: bool) -> list[dict[str, Any]]:
     """Delete what nobody needs, and tell what it was."""
+    from build_engines.leftovers import collect_builds
     from build_engines.pipeline import collect_leftovers
     from frontend.triton.desired import DesiredModels
     from frontend.triton.folders import served_artefact_dir
@@ -105,6 +106,7 @@ def collect(home: Path, *, is_dry_run: bool) -> list[dict[str, Any]]:
     served = (served_artefact_dir(home, name) for name in DesiredModels(home).names())
     in_use = [path for path in served if path is not None]
     found = retention.collect(home, in_use=in_use, is_dry_run=is_dry_run)
+    found += collect_builds(home, is_dry_run=is_dry_run)
     if not is_dry_run:
         collect_leftovers(home)
     return [

@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from build_engines.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
+from build_engines.lora_files import WEIGHTS_NAME
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (
@@ -21,6 +23,7 @@ from tests.unit.build_engines.tensorrt_fakes import (
     write_checkpoint,
     write_texts,
 )
+from tests.unit.build_engines.test_lora import write_peft
 
 PROJECT = Path(__file__).parents[3]
 
@@ -113,15 +116,16 @@ def test_a_lookahead_engine_knows_its_window(tmp_path: Path, checkpoint: Path) -
 
 @pytest.mark.usefixtures("tools")
 def test_an_engine_for_adapters_takes_their_folders(tmp_path: Path, checkpoint: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
+    adapter = write_peft(tmp_path / "adapter")
     lora = Lora(max_rank=16, target_modules=(), adapters={"poet": str(adapter)})
     built = build_tiny_engine(tmp_path / "home", checkpoint, "fp16", lora=lora)
     assert built.manifest.engine is not None
     assert built.manifest.engine.max_lora_rank == 16
     config = json.loads((built.path / "engine" / "config.json").read_text())
     assert config["build_config"]["lora_config"]["lora_dir"] == ["adapter"]
+    assert built.manifest.adapters["poet"].rank == 4
+    weights = np.load(built.path / "adapters" / "poet" / WEIGHTS_NAME)
+    assert (str(weights.dtype), len(weights)) == ("float16", 8)
 
 
 @pytest.mark.usefixtures("tools")
