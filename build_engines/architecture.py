@@ -123,7 +123,8 @@ class Architecture:
     def from_config(cls, config: Config) -> Architecture:
         """From a config.json. Raises UnknownArchitectureError; SourceError for a bad number."""
         name = _class_name(config)
-        text = config.get("text_config") or config
+        nested = config.get("text_config")
+        text = nested if isinstance(nested, Mapping) else config
         values = {**CLASSES[name].defaults, **text}
         model_type = str(text.get("model_type") or config.get("model_type") or "")
         return _from_numbers(name, model_type, Numbers(values, "config.json"))
@@ -196,6 +197,13 @@ class Numbers:
             return value
         return 0
 
+    def names(self, name: str) -> list[Any]:
+        """Empty where there is none. Raises SourceError for what is not a list."""
+        value = self.values.get(name) or []
+        if not isinstance(value, list):
+            raise SourceError(f"{self._where}: {name} is {value!r}, not a list")
+        return value
+
     def flag(self, name: str, default: bool = False) -> bool:
         """`default` where there is none."""
         value = self.values.get(name)
@@ -252,7 +260,7 @@ def _experts(wide: int, read: Numbers) -> dict[str, Any]:
     each = read.optional("moe_intermediate_size") or wide
     shared = read.optional("shared_expert_intermediate_size")
     step = read.optional("decoder_sparse_step", "moe_layer_freq") or 1
-    first = read.optional("first_k_dense_replace") or len(read.values.get("mlp_only_layers") or ())
+    first = read.optional("first_k_dense_replace") or len(read.names("mlp_only_layers"))
     return {
         "num_experts": experts,
         "num_experts_per_token": read.required("num_experts_per_tok", "experts_per_token"),
@@ -279,7 +287,7 @@ def _latent(heads: int, hidden: int, read: Numbers) -> dict[str, Any]:
 
 def _windows(name: str, read: Numbers) -> dict[str, Any]:
     window = read.optional("sliding_window")
-    types = read.values.get("layer_types")
+    types = read.names("layer_types")
     # Qwen writes a window into its configurations and switches it off there
     if not window or not read.flag("use_sliding_window", True):
         return {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from build_engines.architecture import Architecture
 from build_engines.artefact import DraftingFacts, EngineFacts
+from build_engines.drafting import Drafting
 from build_engines.engine_config import EngineConfig
-from build_engines.engine_options import Drafting, EngineOptions
+from build_engines.engine_options import EngineOptions
 
 _KV_CACHES = {"INT8": "int8", "FP8": "fp8"}
 

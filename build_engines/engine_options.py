@@ -5,36 +5,31 @@ The defaults are ours: the tools' own (max_input_len 1024, max_batch_size 2048) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from build_engines.architecture import Architecture
 from build_engines.choices import check_choice
+from build_engines.drafting import Drafting, make_drafting
 from build_engines.errors import ChoiceError
 from build_engines.family import EngineFlow, Family
 from build_engines.gpus import Gpu
-from build_engines.variants import Lora, Speculative, Variant
+from build_engines.variants import Lora, Variant
 
 DEFAULT_BATCH_SIZE = 64
 DEFAULT_NUM_TOKENS = 8192
-DEFAULT_LOOKAHEAD = (7, 7, 7)  # examples/lookahead/README.md
-DEFAULT_DRAFT_LEN = 10
-MAX_TREE_LEN = 63
-# The tree of guesses that upstream's READMEs of Medusa and EAGLE use (mc_sim_7b_63).
-_TREE_PATHS = (
-    "0 0.0 1 0.1 2 0.0.0 1.0 0.2 3 0.3 4 0.4 2.0 0.5 0.0.1 5 0.6 6 0.7 0.1.0 1.1 7 0.8 0.0.2 "
-    "3.0 0.9 8 9 1.0.0 0.2.0 1.2 0.0.3 4.0 2.1 0.0.4 0.0.5 0.0.0.0 0.1.1 0.0.6 0.3.0 5.0 1.3 "
-    "0.0.7 0.0.8 0.0.9 6.0 0.4.0 1.4 7.0 0.1.2 2.0.0 3.1 2.2 8.0 0.5.0 1.5 1.0.1 0.2.1 9.0 "
-    "0.6.0 0.0.0.1 1.6 0.7.0"
-)
-DEFAULT_TREE = tuple(tuple(map(int, path.split("."))) for path in _TREE_PATHS.split())
-_BUILD_MODES = {
-    "draft_target": "draft_tokens_external",
-    "lookahead": "lookahead_decoding",
-    "medusa": "medusa",
-    "eagle": "eagle",
-}
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 _CALIBRATED = ("fp8", "int8_sq", "int4_awq", "w4a8_awq", "nvfp4")
+# Hugging Face's names of projections -> TensorRT-LLM's (tensorrt_llm/lora_helper.py)
+HF_LORA_MODULES = {
+    "q_proj": "attn_q",
+    "k_proj": "attn_k",
+    "v_proj": "attn_v",
+    "o_proj": "attn_dense",
+    "gate_proj": "mlp_h_to_4h",
+    "down_proj": "mlp_4h_to_h",
+    "up_proj": "mlp_gate",
+    "gate_up_proj": "mlp_gate_up",
+}
 # Names of `--lora_target_modules` (tensorrt_llm/lora_manager.py, LORA_MODULE_IDS).
 LORA_MODULES = ("attn_qkv", "attn_q", "attn_k", "attn_v", "attn_dense", "mlp_h_to_4h",
                 "mlp_4h_to_h", "mlp_gate", "mlp_gate_up", "moe_h_to_4h", "moe_4h_to_h", "moe_gate",
@@ -50,33 +45,6 @@ class EngineLimits:
     max_seq_len: int  # tokens of a prompt and its output
     max_num_tokens: int  # tokens of a step, over all requests
     max_beam_width: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drafting:
-    """How tokens are guessed ahead, with the mode's defaults filled in."""
-
-    mode: str  # draft_target, lookahead, medusa, eagle
-    max_draft_len: int
-    draft_model: str | None = None
-    num_heads: int = 0  # Medusa's
-    tree: tuple[tuple[int, ...], ...] = ()  # of Medusa and EAGLE
-    lookahead: tuple[int, int, int] | None = None  # window, n-gram, verification set
-
-    @property
-    def build_mode(self) -> str:
-        """Value of trtllm-build's --speculative_decoding_mode."""
-        return _BUILD_MODES[self.mode]
-
-    @property
-    def has_own_script(self) -> bool:
-        """Whether the draft's weights become part of the engine."""
-        return self.mode in ("medusa", "eagle")
-
-    @property
-    def depth(self) -> int:
-        """Tokens of the longest guess."""
-        return max(map(len, self.tree), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +105,10 @@ def engine_options(
         pp_size=variant.pp_size,
         ep_size=variant.ep_size,
         limits=_limits(family, variant, architecture, max_seq_len),
-        lora=variant.lora,
-        drafting=None if variant.speculative is None else _drafting(variant.speculative),
+        lora=None if variant.lora is None else _lora(variant.lora),
+        drafting=None if variant.speculative is None else make_drafting(variant.speculative),
     )
     _check_experts(options)
-    _check_lora(options)
     if options.drafting is not None:
         _check_drafting(family, flow, options, options.drafting)
     return options
@@ -200,48 +167,6 @@ def _can_chunk(variant: Variant) -> bool:
     return is_paged and not has_tree
 
 
-def _drafting(given: Speculative) -> Drafting:
-    if given.mode == "lookahead":
-        return _lookahead(given)
-    if given.mode == "draft_target":
-        return Drafting(
-            mode=given.mode,
-            max_draft_len=given.max_draft_len or DEFAULT_DRAFT_LEN,
-            draft_model=given.draft_model,
-        )
-    tree = tuple(map(tuple, given.choices)) if given.choices else DEFAULT_TREE
-    return Drafting(
-        mode=given.mode,
-        max_draft_len=given.max_draft_len or max(len(tree), MAX_TREE_LEN),
-        draft_model=given.draft_model,
-        num_heads=given.num_heads or max(map(len, tree)),
-        tree=tree,
-    )
-
-
-def _lookahead(given: Speculative) -> Drafting:
-    window, ngram, verified = (
-        chosen or default
-        for chosen, default in zip(
-            (given.window_size, given.ngram_size, given.verification_set_size),
-            DEFAULT_LOOKAHEAD,
-            strict=True,
-        )
-    )
-    length = lookahead_draft_len(window, ngram, verified)
-    if given.max_draft_len not in (None, length):
-        raise ChoiceError(
-            f"max_draft_len is {given.max_draft_len}, but lookahead with ({window}, {ngram}, "
-            f"{verified}) needs exactly {length}: leave it out"
-        )
-    return Drafting(mode="lookahead", max_draft_len=length, lookahead=(window, ngram, verified))
-
-
-def lookahead_draft_len(window: int, ngram: int, verified: int) -> int:
-    """Draft tokens of a step (examples/lookahead/README.md; arXiv:2402.02057)."""
-    return (0 if ngram == 1 else ngram - 2) + (window - 1 + verified) * (ngram - 1)
-
-
 def _check_experts(options: EngineOptions) -> None:
     if options.ep_size > 1 and options.is_calibrated:
         raise ChoiceError(
@@ -250,18 +175,19 @@ def _check_experts(options: EngineOptions) -> None:
         )
 
 
-def _check_lora(options: EngineOptions) -> None:
-    if options.lora is None:
-        return
-    unknown = [name for name in options.lora.target_modules if name not in LORA_MODULES]
+def _lora(given: Lora) -> Lora:
+    """With TensorRT-LLM's names of the modules."""
+    modules = dict.fromkeys(HF_LORA_MODULES.get(name, name) for name in given.target_modules)
+    unknown = [name for name in modules if name not in LORA_MODULES]
     if unknown:
         raise ChoiceError(
             f"lora.target_modules has {', '.join(unknown)}: choose among {', '.join(LORA_MODULES)}"
         )
-    if not options.lora.target_modules and not options.lora.adapters:
+    if not modules and not given.adapters:
         raise ChoiceError(
             "an engine for LoRA must know its modules: give lora.target_modules or an adapter"
         )
+    return replace(given, target_modules=tuple(modules))
 
 
 def _check_drafting(

@@ -1,17 +1,18 @@
 """The command line that starts Triton for a set of models: how many processes, by which starter.
 
-Pure: it starts nothing and reads no disk. Sources: TensorRT-LLM 1.2.1
+It starts nothing and reads nothing of models. Sources: TensorRT-LLM 1.2.1
 `triton_backend/scripts/launch_triton_server.py` and `docs/llmapi.md` of tensorrtllm_backend.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from build_engines.artefact import Artefact
 from build_engines.errors import LaunchError
 
 NVIDIA_BINARY = Path("/opt/tritonserver/bin/tritonserver")
@@ -98,6 +99,18 @@ class Command:
         return " \\\n  ".join([*variables, *map(shlex.quote, self.argv)])
 
 
+def launched_model(artefact: Artefact, gpu_ids: GpuIds | None = None) -> LaunchedModel:
+    """What a launch has to know of a built model."""
+    manifest, engine = artefact.manifest, artefact.manifest.engine
+    return LaunchedModel(
+        name=manifest.name,
+        kind=manifest.kind,
+        tp_size=1 if engine is None else engine.tp_size,
+        pp_size=1 if engine is None else engine.pp_size,
+        gpu_ids=gpu_ids,
+    )
+
+
 def command(launch: Launch) -> Command:
     """The command line. Raises LaunchError, which says what would work instead."""
     mode = launch.mode or _best_mode(launch)
@@ -124,6 +137,18 @@ def orchestrated(server: Sequence[str], num_gpus: int) -> Command:
     )
 
 
+def starter(
+    models: Sequence[LaunchedModel], num_gpus: int | None = None
+) -> tuple[Callable[[list[str]], list[str]], Mapping[str, str]]:
+    """What makes of a tritonserver's command line one that can serve these models on one machine,
+    and the variables that it needs: for several engines or GPUs an orchestrator."""
+    launch = Launch(models=models, repository=Path(), gpus_per_node=num_gpus)
+    if not launch.models_of(CPP_KIND) or _best_mode(launch) is not Mode.ORCHESTRATOR:
+        return list, {}
+    count = _num_gpus(launch)
+    return lambda server: orchestrated(server, count).argv, orchestrated([], count).env
+
+
 def parse_gpus(text: str) -> dict[str, GpuIds]:
     """Which GPUs each model gets, from "llama=0,1 qwen=2". Raises LaunchError."""
     found: dict[str, GpuIds] = {}
@@ -137,6 +162,11 @@ def parse_gpus(text: str) -> dict[str, GpuIds]:
             raise LaunchError(f"{word!r} does not say a model's GPUs: write NAME=0,1 NAME=2")
         found[name] = gpu_ids
     return found
+
+
+def count_gpus() -> int | None:
+    """NVIDIA GPUs of this machine; None where there are none to count."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*"))) or None
 
 
 def gpu_device_ids(gpu_ids: GpuIds | None) -> str:

@@ -12,7 +12,12 @@ from typing import Any
 
 from build_engines.architecture import Architecture
 from build_engines.choices import check_choice
-from build_engines.engine_options import DEFAULT_BATCH_SIZE, DEFAULT_NUM_TOKENS, EngineLimits
+from build_engines.engine_options import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_NUM_TOKENS,
+    HF_LORA_MODULES,
+    EngineLimits,
+)
 from build_engines.errors import ChoiceError
 from build_engines.family import Family
 from build_engines.gpus import Gpu
@@ -23,17 +28,6 @@ _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 _DEFAULT_DRAFT_LEN = 3
 # `mode` of a spec -> `decoding_type`; the backend has neither Medusa's heads nor lookahead
 _DECODING_TYPES = {"draft_target": "DraftTarget", "eagle": "Eagle"}
-# Hugging Face's names of projections -> TensorRT-LLM's (lora_helper.py)
-LORA_MODULES = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_dense",
-    "gate_proj": "mlp_h_to_4h",
-    "down_proj": "mlp_4h_to_h",
-    "up_proj": "mlp_gate",
-    "gate_up_proj": "mlp_gate_up",
-}
 
 
 def llm_limits(
@@ -112,12 +106,12 @@ def _lora(lora: Lora, found: tuple[str, ...]) -> Mapping[str, Any]:
             "the modules that LoRA adapters change are not known: give an adapter's folder, or "
             "lora.target_modules"
         )
-    modules = sorted({LORA_MODULES.get(name, name) for name in names})
-    unknown = [name for name in modules if name not in LORA_MODULES.values()]
+    modules = sorted({HF_LORA_MODULES.get(name, name) for name in names})
+    unknown = [name for name in modules if name not in HF_LORA_MODULES.values()]
     if unknown:
         raise ChoiceError(
             f"the PyTorch backend has no LoRA for {unknown[0]}: choose among "
-            f"{', '.join(LORA_MODULES.values())}"
+            f"{', '.join(HF_LORA_MODULES.values())}"
         )
     at_once = max(len(lora.adapters), 1)
     return {

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from build_engines.verify.oracle import Oracle
 
 PYTHON_VARIABLE = "INFLIGHT_EXPORT_PYTHON"
-# What was exported by these versions, loaded by the engine and held to transformers' tokens.
+# What was exported by these versions, loaded by the engine and held to transformers' tokens. Not
+# Gemma 2: optimum-intel leaves out the soft capping of its attention.
 MODEL_TYPES = frozenset(
     {
-        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2"),
+        *("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe", "gemma"),
         *("gemma3_text", "phi3", "glm", "glm4", "gpt_oss"),
     }
 )
@@ -104,7 +105,7 @@ class OptimumRecipe:
                 order,
                 layout=layout,
                 describe=describe,
-                find_oracle=lambda done: _exported(order, done["export"]) if is_int8 else None,
+                find_oracle=lambda done: _exported(order, done["export"], is_int8=is_int8),
                 required_memory_bytes=5 * weights,
             )
         )
@@ -148,8 +149,8 @@ def _check(order: Order) -> None:
     if model_type not in MODEL_TYPES:
         known = ", ".join(sorted(MODEL_TYPES))
         raise ChoiceError(
-            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without code "
-            f"of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
+            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss or "
+            f"code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
         )
 
 
@@ -206,12 +207,16 @@ def _run(command: list[str], out: Path, context: StageContext) -> None:
         raise ToolError(failure.message(command))
 
 
-def _exported(order: Order, directory: Path) -> Oracle:
+def _exported(order: Order, directory: Path, *, is_int8: bool) -> Oracle:
+    """The float32 model by OpenVINO alone, without our batcher and its paged attention."""
     from build_engines.verify.oracle import Oracle, OracleFormat
 
     name = order.fetched.name if order.fetched else order.spec.name
     return Oracle(
-        format=OracleFormat.OPENVINO, path=directory, description=f"OpenVINO in float32 on {name}"
+        format=OracleFormat.OPENVINO,
+        path=directory,
+        description=f"OpenVINO in float32 on {name}",
+        has_same_weights=not is_int8,
     )
 
 

@@ -64,10 +64,19 @@ def checkpoint_command(
 
 
 def build_command(
-    options: EngineOptions, places: Places, checkpoint: PurePath, output: PurePath
+    options: EngineOptions,
+    places: Places,
+    checkpoint: PurePath,
+    output: PurePath,
+    num_gpus: int | None = None,
 ) -> tuple[str, ...]:
-    """Makes an engine of a TensorRT-LLM checkpoint: config.json and rankN.engine."""
+    """Makes an engine of a TensorRT-LLM checkpoint: config.json and rankN.engine.
+
+    `num_gpus`: of the machine that builds. A worker takes one of its own, so there must not be
+    more of them; one after the other, one GPU builds for all ranks. None: as many as will serve.
+    """
     limits = options.limits
+    workers = min(options.world_size, num_gpus or options.world_size, GPUS_PER_NODE)
     return (
         "trtllm-build",
         *_flag("--checkpoint_dir", checkpoint),
@@ -82,7 +91,7 @@ def build_command(
         *_flag("--use_paged_context_fmha", "enable" if options.has_paged_context else "disable"),
         *_flag("--input_timing_cache", TIMING_CACHE),
         *_flag("--output_timing_cache", TIMING_CACHE),
-        *_flag("--workers", min(options.world_size, GPUS_PER_NODE)),
+        *_flag("--workers", workers),
         *_lora_flags(options, places),
         *_draft_flags(options),
     )

@@ -5,7 +5,8 @@ Everything is a folder of this machine: the tools that read them have no network
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from build_engines.engine_options import EngineOptions
@@ -24,7 +25,7 @@ class EngineInputs:
 
     checkpoint: Path | None
     calibration: Path | None = None
-    adapters: tuple[Path, ...] = ()
+    adapters: Mapping[str, Path] = field(default_factory=dict)  # by name
     draft: Path | None = None
 
     @classmethod
@@ -51,7 +52,7 @@ class EngineInputs:
     @property
     def state(self) -> list[list[str | int]]:
         """What tells that the folders have not changed, the checkpoint left out."""
-        folders = [self.calibration, *self.adapters, self.draft]
+        folders = [self.calibration, *self.adapters.values(), self.draft]
         return [
             [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
             for folder in folders
@@ -66,7 +67,7 @@ class EngineInputs:
             examples=examples,
             checkpoint=self.checkpoint or root / "fetch" / CHECKPOINT_DIR,
             calibration=self.calibration,
-            adapters=self.adapters,
+            adapters=tuple(self.adapters.values()),
             draft=self.draft,
         )
 
@@ -89,17 +90,20 @@ def _calibration(options: EngineOptions, settings: ToolSettings) -> Path | None:
     return folder
 
 
-def _adapters(options: EngineOptions) -> tuple[Path, ...]:
-    if options.lora is None:
-        return ()
+def _adapters(options: EngineOptions) -> dict[str, Path]:
+    if options.lora is None or not options.lora.adapters:
+        return {}
+    from build_engines.lora import check_adapter_name
+
     named = {name: Path(given).expanduser() for name, given in options.lora.adapters.items()}
-    missing = [name for name, path in named.items() if not path.is_dir()]
-    if missing and not options.lora.target_modules:
-        raise ChoiceError(
-            f"the adapter {missing[0]} is not a folder here, and without it the engine's modules "
-            "are not known: give its folder, or lora.target_modules"
-        )
-    return tuple(path.absolute() for path in named.values() if path.is_dir())
+    for name, path in named.items():
+        check_adapter_name(name)
+        if not path.is_dir():
+            raise ChoiceError(
+                f"the adapter {name} is {path}, which is no folder here: download it, or leave it "
+                "out, give lora.target_modules, and add it to the model that is built"
+            )
+    return {name: path.absolute() for name, path in named.items()}
 
 
 def _draft(options: EngineOptions) -> Path | None:

@@ -3,56 +3,32 @@
 engine/                        config.json, rankN.engine
 tokenizer/                     tokenizer.json and what goes with it
 xgrammar_tokenizer_info.json   for guided decoding
+adapters/<name>/               LoRA adapters, where the spec names some
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Limits
 from build_engines.checkpoint import Checkpoint
-from build_engines.engine_config import read_engine_config
-from build_engines.engine_facts import engine_facts
 from build_engines.engine_options import EngineOptions, engine_options
-from build_engines.errors import (
-    ChoiceError,
-    ConversionError,
-    SourceError,
-    SpecError,
-    ToolError,
-)
+from build_engines.errors import ChoiceError, SourceError, SpecError
 from build_engines.families import FAMILIES, family_of
-from build_engines.family import EngineFlow, Family
-from build_engines.fit import Effort, effort
+from build_engines.family import Family
 from build_engines.gpus import Gpu
 from build_engines.local_gpus import local_gpus
-from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.source import source_facts
-from build_engines.special_tokens import special_tokens
-from build_engines.stages import Stage, StageContext, builds_dir
-from build_engines.tensorrt_commands import Places, build_command, checkpoint_command, show
+from build_engines.lora_files import ADAPTERS_DIR
+from build_engines.recipe import BuildPlan, Order, Section
+from build_engines.stages import Stage
 from build_engines.tensorrt_inputs import EngineInputs
 from build_engines.tensorrt_sections import engine_sections
-from build_engines.toolchain import (
-    EXAMPLES,
-    PINNED_VERSION,
-    Job,
-    ToolSettings,
-    find_toolchain,
-    require_gpu,
-    require_tools,
-)
+from build_engines.tensorrt_stages import ADAPTERS, BUILD, TOKENIZER, EngineStages
+from build_engines.toolchain import ToolSettings
 from build_engines.verify_stage import verify_stage
-from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
-
-TOKENIZER, BUILD = "tokenizer", "build"
-_TOKENIZER_BYTES = 64 << 20
-_TOOLS = {"tensorrt_llm": PINNED_VERSION}
-_OUTPUT = PurePath("output")
 
 
 def _write_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
@@ -76,7 +52,7 @@ class TensorRtRecipe:
         family, architecture = _model(order)
         options = _options(order, family, architecture, gpus)
         assert family.engine is not None  # engine_options has checked it
-        making = _Making(
+        making = EngineStages(
             order=order,
             flow=family.engine,
             architecture=architecture,
@@ -86,10 +62,17 @@ class TensorRtRecipe:
             gpus=gpus,
             tokenizing=self.tokenizing,
         )
-        layout = {TOKENIZER: "", BUILD: "engine"}
+        adapters = making.adapters()
+        layout = {TOKENIZER: "", BUILD: "engine", **({ADAPTERS: ADAPTERS_DIR} if adapters else {})}
         verify = self.verifying(order, layout=layout, describe=making.describe)
         return BuildPlan(
-            stages=(making.tokenizer(), making.checkpoint(), making.build(), verify),
+            stages=(
+                making.tokenizer(),
+                *adapters,
+                making.checkpoint(),
+                making.build(),
+                verify,
+            ),
             layout=layout,
             describe=making.describe,
         )
@@ -97,7 +80,8 @@ class TensorRtRecipe:
     def sections(self, order: Order) -> list[Section]:
         """See Recipe: the engine's numbers, and what fits which GPUs."""
         family, architecture = _model(order)
-        return engine_sections(family, architecture, _options(order, family, architecture, []))
+        options = _options(order, family, architecture, [])
+        return engine_sections(order, family, architecture, options)
 
 
 def _model(order: Order) -> tuple[Family, Architecture]:
@@ -122,8 +106,9 @@ def _model(order: Order) -> tuple[Family, Architecture]:
 
 def _check_code(checkpoint: Checkpoint) -> None:
     """Raises SourceError: where config.json names code, the converters run it (auto_map)."""
-    named = checkpoint.config.get("auto_map") or {}
-    own = [value for value in named.values() if isinstance(value, str) and "--" not in value]
+    named = checkpoint.config.get("auto_map")
+    values = named.values() if isinstance(named, dict) else ()
+    own = [value for value in values if isinstance(value, str) and "--" not in value]
     modules = {value.partition(".")[0] for value in own}
     missing = [name for name in sorted(modules) if not (checkpoint.path / f"{name}.py").is_file()]
     if missing:
@@ -140,189 +125,3 @@ def _options(
     weakest = min(gpus, key=lambda gpu: gpu.sm, default=None)
     given = order.variant.max_seq_len or order.spec.max_seq_len
     return engine_options(family, order.variant, architecture, given, weakest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Making:
-    """The stages of one engine."""
-
-    order: Order
-    flow: EngineFlow
-    architecture: Architecture
-    options: EngineOptions
-    inputs: EngineInputs
-    settings: ToolSettings
-    gpus: list[Gpu]
-    tokenizing: Callable[..., object]
-
-    def tokenizer(self) -> Stage:
-        """The tokenizer's files, and the vocabulary as grammars need it."""
-        return Stage(
-            name=TOKENIZER,
-            inputs={
-                "max_seq_len": self.options.limits.max_seq_len,
-                "eos_ids": self.order.spec.tokens.eos_ids,
-                "chat_template": self.order.spec.chat_template,
-            },
-            run=self._run_tokenizer,
-            required_bytes=_TOKENIZER_BYTES,
-        )
-
-    def checkpoint(self) -> Stage:
-        """A TensorRT-LLM checkpoint. What the command says of places is no input of its hash."""
-        takes = self._effort()
-        symbolic = self._checkpoint_command(self.inputs.symbolic, _OUTPUT)
-        return Stage(
-            name=self._checkpoint_name,
-            inputs={"command": symbolic, "data": self.inputs.state, "tools": _TOOLS},
-            run=self._run_checkpoint,
-            required_bytes=takes.checkpoint_bytes,
-            required_memory_bytes=takes.memory_bytes,
-            commands=(self._shown(self._checkpoint_command, self._checkpoint_name),),
-            check=self._require,
-        )
-
-    def _require(self) -> None:
-        require_gpu(self.gpus)
-        require_tools(self.settings)
-
-    def build(self) -> Stage:
-        """An engine; it runs on the kind of GPU that it was built on, and on no other."""
-        takes = self._effort()
-        return Stage(
-            name=BUILD,
-            inputs={
-                "command": self._build_command(self.inputs.symbolic, _OUTPUT),
-                "gpus": sorted({gpu.name for gpu in self.gpus}),
-                "tools": _TOOLS,
-            },
-            run=self._run_build,
-            required_bytes=takes.checkpoint_bytes,
-            required_memory_bytes=takes.checkpoint_bytes,
-            commands=(self._shown(self._build_command, BUILD),),
-            check=self._require,
-        )
-
-    def describe(self, done: Mapping[str, Path]) -> Produced:
-        """What the engine's own config.json says."""
-        found = read_engine_config(done[BUILD])
-        return Produced(
-            format="tensorrt_engine",
-            source=source_facts(self.order.source, done["fetch"]),
-            tools={**_TOOLS, "gpu": ", ".join(sorted({gpu.name for gpu in self.gpus}))},
-            limits=Limits(
-                max_seq_len=found.max_seq_len,
-                max_input_len=found.max_input_len,
-                vocab_size=found.vocab_size,
-            ),
-            tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
-            engine=engine_facts(found, self.architecture, self.options),
-        )
-
-    @property
-    def _checkpoint_name(self) -> str:
-        return "quantize" if self.options.is_calibrated else "convert"
-
-    def _effort(self) -> Effort:
-        is_calibrated = self.options.is_calibrated
-        return effort(self.architecture, self.options.quantization, is_calibrated=is_calibrated)
-
-    def _checkpoint_command(self, places: Places, output: PurePath) -> tuple[str, ...]:
-        return checkpoint_command(self.flow, self.options, places, output)
-
-    def _build_command(
-        self, places: Places, output: PurePath, checkpoint: PurePath | None = None
-    ) -> tuple[str, ...]:
-        source = checkpoint or output.parent / self._checkpoint_name
-        return build_command(self.options, places, source, output)
-
-    def _shown(self, command: Callable[[Places, PurePath], tuple[str, ...]], stage: str) -> str:
-        """The command for --plan, with the stages' folders without their hashes."""
-        root = builds_dir(self.order.home, self.order.spec.name, self.order.variant.name)
-        places = self.inputs.places(self.settings.examples or PurePath(EXAMPLES[0]), root)
-        job = Job(
-            command=command(places, root / stage),
-            reads=places.inputs,
-            writes=(root / stage,),
-            cwd=root,
-            log=root / "build.log",
-        )
-        return show(find_toolchain(self.settings).show(job))
-
-    def _run_tokenizer(self, out: Path, context: StageContext) -> None:
-        assert self.order.fetched is not None
-        self.tokenizing(
-            self.order.fetched,
-            out / "tokenizer",
-            max_seq_len=self.options.limits.max_seq_len,
-            chat_template=self.order.spec.chat_template,
-        )
-        write_tokenizer_info(
-            out / "tokenizer" / "tokenizer.json",
-            special_tokens(self.order.spec.tokens, self.order.checkpoint).eos_ids,
-            self.architecture.vocab_size,
-            out / FILE_NAME,
-        )
-
-    def _run_checkpoint(self, out: Path, context: StageContext) -> None:
-        self._run(self._checkpoint_command, out, context)
-        _expect(out, "safetensors", self.options.world_size)
-
-    def _run_build(self, out: Path, context: StageContext) -> None:
-        source = context.done[self._checkpoint_name]
-
-        def command(places: Places, output: PurePath) -> tuple[str, ...]:
-            return self._build_command(places, output, source)
-
-        self._run(command, out, context)
-        self._check_engine(out)
-
-    def _run(
-        self,
-        command: Callable[[Places, PurePath], tuple[str, ...]],
-        out: Path,
-        context: StageContext,
-    ) -> None:
-        if not self.gpus:
-            raise ToolError(
-                "there is no NVIDIA GPU here (nvidia-smi lists none): build the engine on a "
-                "machine with the kind of GPU that will serve it"
-            )
-        toolchain = find_toolchain(self.settings)
-        root = context.log.parent
-        places = self.inputs.places(toolchain.open(root, context.log), root)
-        toolchain.run(
-            Job(
-                command=command(places, out),
-                reads=places.inputs,
-                writes=(out,),
-                cwd=root,
-                log=context.log,
-            )
-        )
-
-    def _check_engine(self, out: Path) -> None:
-        """Raises ConversionError where the engine is not what was asked for."""
-        found, asked = read_engine_config(out), self.options
-        pairs = {
-            "max_seq_len": (found.max_seq_len, asked.limits.max_seq_len),
-            "max_input_len": (found.max_input_len, asked.limits.max_input_len),
-            "tp_size": (found.tp_size, asked.tp_size),
-            "pp_size": (found.pp_size, asked.pp_size),
-        }
-        for name, (built, wanted) in pairs.items():
-            if built < wanted or (name.endswith("p_size") and built != wanted):
-                raise ConversionError(
-                    f"the engine was built with {name} {built}, {wanted} was asked for: see what "
-                    "trtllm-build says in the build's log"
-                )
-
-
-def _expect(folder: Path, suffix: str, world_size: int) -> None:
-    """Raises ConversionError unless a tool has left what it should: it may fail with exit 0."""
-    names = ["config.json", *(f"rank{rank}.{suffix}" for rank in range(world_size))]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ConversionError(
-            f"the tool has ended well and written no {', '.join(missing)}: see the build's log"
-        )

@@ -7,14 +7,16 @@ from build_engines.engine_options import EngineOptions
 from build_engines.family import Family
 from build_engines.fit import Load, effort
 from build_engines.fit_sections import fit_section, memory_section
+from build_engines.launch import CPP_KIND, Launch, LaunchedModel, Mode, command
 from build_engines.memory import Parallel
-from build_engines.recipe import Section
+from build_engines.recipe import Order, Section
 
 
 def engine_sections(
-    family: Family, architecture: Architecture, options: EngineOptions
+    order: Order, family: Family, architecture: Architecture, options: EngineOptions
 ) -> list[Section]:
-    """What the engine is built for, its memory, what fits where, and what the build takes."""
+    """What the engine is built for, its memory, what fits where, what the build takes; and, for
+    several GPUs, the lines that serve it."""
     load = Load(
         quantization=options.quantization,
         kv_cache=options.kv_cache,
@@ -28,6 +30,7 @@ def engine_sections(
         memory_section(architecture, load, parallel),
         fit_section(family, architecture, load),
         _effort(architecture, options),
+        *([_serving(order, options)] if options.world_size > 1 else []),
     ]
 
 
@@ -61,3 +64,16 @@ def _effort(architecture: Architecture, options: EngineOptions) -> Section:
         ("build", size, size, takes.build),
     )
     return Section(title="The build takes", rows=rows)
+
+
+def _serving(order: Order, options: EngineOptions) -> Section:
+    """`inflight triton` gives the same lines for models that are built."""
+    model = LaunchedModel(
+        name=order.spec.name, kind=CPP_KIND, tp_size=options.tp_size, pp_size=options.pp_size
+    )
+    rows = [("mode", "command")]
+    for mode in (Mode.LEADER, Mode.ORCHESTRATOR):
+        launch = Launch(models=[model], repository=order.home / "repository", mode=mode)
+        line = command(launch).shown().replace("\\\n  ", "")
+        rows.append((str(mode), line))
+    return Section(title="Served on several GPUs by", rows=tuple(rows))

@@ -96,6 +96,7 @@ class CatalogModel:
             fitting,
             key=lambda artefact: (
                 (artefact.manifest.kind in GPU_KINDS) is not prefer_gpu,
+                artefact.manifest.variant != quantization,
                 artefact.manifest.variant != "q8_0",
             ),
         )

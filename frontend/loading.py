@@ -12,7 +12,7 @@ from build_engines.errors import ArtefactError
 from build_engines.spec import buildable_variants
 from frontend.catalog import Catalog
 from frontend.context import ModelRepository
-from frontend.errors import ModelLoadFailed
+from frontend.errors import ModelLoadFailed, ModelNotFound
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,10 @@ async def load_variant(
         ModelLoadFailed: building or loading it went wrong.
     """
     buildable = buildable_variants(name)
-    if quantization in buildable:
-        await _build(home, name, str(quantization))
     catalog.rescan()
+    if quantization in buildable and not _is_under_another_name(catalog, name, str(quantization)):
+        await _build(home, name, str(quantization))
+        catalog.rescan()
     artefact = catalog.get(name).choose(
         quantization=quantization,
         prefer_gpu=prefer_gpu,
@@ -45,6 +46,17 @@ async def load_variant(
     current = _current(home, artefact)
     await repository.load(current)
     return current
+
+
+def _is_under_another_name(catalog: Catalog, name: str, quantization: str) -> bool:
+    """Whether a variant is quantized so but not called so: a GGUF file as it is (variant gguf)
+    is loaded in place of what would have to be built."""
+    try:
+        artefacts = catalog.get(name).artefacts
+    except ModelNotFound:
+        return False
+    manifests = [artefact.manifest for artefact in artefacts]
+    return any(one.quantization == quantization != one.variant for one in manifests)
 
 
 def has_gpu() -> bool:

@@ -16,6 +16,7 @@ import psutil
 from rich.console import Console
 
 from build_engines.artefact import find_artefact, list_artefacts
+from build_engines.launch import count_gpus, launched_model, starter
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from build_engines.spec import load_spec, spec_names
@@ -138,7 +139,12 @@ def _prepare_triton(settings: Settings) -> EmbeddedTriton:
         metrics=settings.triton_metrics_port,
         http=settings.triton_http_port,
     )
-    return EmbeddedTriton(settings.home, ports, binary=settings.triton_binary)
+    # Any built model may be loaded later: of engines, several or large ones need an orchestrator.
+    built = [launched_model(one) for one in list_artefacts(settings.home)]
+    wrap, variables = starter(built, count_gpus())
+    return EmbeddedTriton(
+        settings.home, ports, binary=settings.triton_binary, wrap=wrap, variables=variables
+    )
 
 
 def _metrics_dir(home: Path) -> Path:

@@ -21,9 +21,10 @@ from build_engines.launch import (
     NVIDIA_BINARY,
     Command,
     Launch,
-    LaunchedModel,
     Mode,
     command,
+    count_gpus,
+    launched_model,
     parse_gpus,
 )
 from frontend.settings import Settings, SettingsError, load_settings
@@ -69,7 +70,7 @@ def triton_command(
 
     options = TritonOptions(
         names=models or [], host=host, mode=mode, num_nodes=nodes,
-        gpus_per_node=gpus or _count_gpus(),
+        gpus_per_node=gpus or count_gpus(),
     )  # fmt: skip
     try:
         settings = load_settings({"home": home, "triton_binary": triton_binary})
@@ -154,18 +155,6 @@ def chosen_artefacts(settings: Settings, names: Sequence[str]) -> list[Artefact]
     return [_choose(built, *name.partition("/")[::2]) for name in wanted]
 
 
-def launched_model(artefact: Artefact, gpu_ids: tuple[int, ...] | None) -> LaunchedModel:
-    """What the launch has to know of it."""
-    manifest, engine = artefact.manifest, artefact.manifest.engine
-    return LaunchedModel(
-        name=manifest.name,
-        kind=manifest.kind,
-        tp_size=1 if engine is None else engine.tp_size,
-        pp_size=1 if engine is None else engine.pp_size,
-        gpu_ids=gpu_ids,
-    )
-
-
 def _choose(built: Sequence[Artefact], name: str, variant: str) -> Artefact:
     fitting = [
         one for one in built if one.manifest.name == name and variant in ("", one.manifest.variant)
@@ -175,8 +164,3 @@ def _choose(built: Sequence[Artefact], name: str, variant: str) -> Artefact:
         wanted = f"{name}/{variant}" if variant else name
         raise LaunchError(f"{wanted} is not built: build it, or name one of {known or 'none'}")
     return min(fitting, key=lambda one: one.manifest.kind not in GPU_KINDS)
-
-
-def _count_gpus() -> int | None:
-    """NVIDIA GPUs of this machine; None where there are none to count."""
-    return len(list(Path("/dev").glob("nvidia[0-9]*"))) or None

@@ -29,15 +29,19 @@ class TritonChannel:
             [pb_utils.Tensor(k, v) for k, v in outputs.items() if k in self._requested]
         )
         if is_final:
-            self._sender.send(response, flags=FINAL)
+            self._end(response)
         else:
             self._sender.send(response)
 
     def send_error(self, message: str) -> None:
         """See Channel."""
-        response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message))
-        self._sender.send(response, flags=FINAL)
+        self._end(pb_utils.InferenceResponse(error=pb_utils.TritonError(message)))
 
     def is_cancelled(self) -> bool:
         """See Channel."""
         return bool(self._sender.is_cancelled())
+
+    def _end(self, response: Any) -> None:
+        """Triton 2.51 never unloads a model that keeps the sender of a request that has ended."""
+        sender, self._sender = self._sender, None
+        sender.send(response, flags=FINAL)

@@ -22,7 +22,7 @@ from build_engines.verify.scratch import Ask, ScratchTriton, check_backend, scra
 from build_engines.verify.texts import tokenize, tokenize_rows
 from build_engines.verify.thresholds import SAME_WEIGHTS_TOLERANCE, tolerance_of
 from frontend.errors import ServingError
-from frontend.settings import load_settings
+from frontend.settings import SettingsError, load_settings
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ def verify(
     report = Report(log)
     try:
         outcome, memory_bytes = _Job(artefact, home, report, golden, oracle, tolerance).run()
+    except SettingsError as exc:
+        raise VerificationError(str(exc)) from exc
     except ServingError as exc:
         report.write("refused", str(exc))
         reason = str(exc).splitlines()[0].rstrip(" :,")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TextIO, TypeVar
 
 from build_engines.artefact import Artefact
 from build_engines.errors import VerificationError
-from build_engines.launch import CPP_KIND, orchestrated
+from build_engines.launch import CPP_KIND, count_gpus, launched_model, starter
 from frontend.settings import Settings
 from frontend.telemetry.memory import model_bytes
 from frontend.triton.client import TritonClient
@@ -64,7 +65,7 @@ def scratch_triton(settings: Settings, artefact: Artefact, log: TextIO) -> Itera
     Raises:
         VerificationError: no such Triton can be started here.
     """
-    with tempfile.TemporaryDirectory(prefix="inflight-verify-") as folder:
+    with _quietly(), tempfile.TemporaryDirectory(prefix="inflight-verify-") as folder:
         home = Path(folder)
         try:
             check_backend(settings, artefact.manifest.kind)
@@ -85,6 +86,18 @@ def _temporary(artefact: Artefact) -> Artefact:
     return replace(artefact, manifest=manifest, path=artefact.path.resolve())
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """What this Triton starts and loads is no news of the server's own."""
+    quieted = logging.getLogger("frontend.triton")
+    level = quieted.level
+    quieted.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        quieted.setLevel(level)
+
+
 def check_backend(settings: Settings, kind: str) -> None:
     """TensorRT-LLM's backend is not in the wheel's Triton. Raises VerificationError."""
     if kind != CPP_KIND:
@@ -98,17 +111,8 @@ def check_backend(settings: Settings, kind: str) -> None:
         )
 
 
-def _starter(artefact: Artefact) -> tuple[Callable[[list[str]], list[str]], Mapping[str, str]]:
-    """What starts Triton, and with which variables: an engine of several GPUs is orchestrated."""
-    engine = artefact.manifest.engine
-    if artefact.manifest.kind != CPP_KIND or engine is None or engine.world_size == 1:
-        return list, {}
-    world_size = engine.world_size
-    return lambda server: orchestrated(server, world_size).argv, orchestrated([], world_size).env
-
-
 def _start(settings: Settings, home: Path, artefact: Artefact) -> ScratchTriton:
-    wrap, variables = _starter(artefact)
+    wrap, variables = starter([launched_model(artefact)], count_gpus())
     for attempt in range(NUM_STARTS):
         ports = _free_ports()
         own = replace(

@@ -5,6 +5,7 @@ What it gives is what the stack could give at most.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -15,8 +16,11 @@ import msgspec
 from frontend.bench.stats import Stream
 from triton_models.batching.batcher import Batcher
 from triton_models.batching.settings import EngineSettings
-from triton_models.cpu.engine import load_batcher
+from triton_models.cpu import engine as cpu_engine
+from triton_models.llama_cpp import engine as llama_cpp_engine
 from triton_models.request import EngineRequest, TokenEvent
+
+LOADERS = {"cpu": cpu_engine.load_batcher, "llama_cpp": llama_cpp_engine.load_batcher}
 
 
 class Job(msgspec.Struct, kw_only=True):
@@ -73,7 +77,8 @@ def main() -> None:
     settings = EngineSettings.from_artefact(
         artefact_dir, kv_cache_bytes=kv_cache_bytes, num_threads=int(num_threads)
     )
-    batcher = load_batcher(settings)
+    manifest = json.loads((artefact_dir / "manifest.json").read_text(encoding="utf-8"))
+    batcher = LOADERS[manifest["kind"]](settings)
     decoder = msgspec.json.Decoder(Job)
     for line in sys.stdin.buffer:
         job = decoder.decode(line)

@@ -26,10 +26,15 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def write_llama(
-    path: Path, *, seed: int = 0, window: int | None = None, head: int = HIDDEN // 4
+    path: Path,
+    *,
+    seed: int = 0,
+    window: int | None = None,
+    head: int = HIDDEN // 4,
+    tensors_per_shard: int = 0,
 ) -> Path:
     """Two layers of attention, four heads and two of keys and values; with a `window` of tokens it
-    is a Gemma 3, whose every sixth layer sees all of them."""
+    is a Gemma 3, whose every sixth layer sees all of them. In shards, `path` is none of them."""
     num_layers = NUM_LAYERS if window is None else 6
     heads, kv_heads, wide = 4, 2, 2 * HIDDEN
     shapes = dict(_ENDS)
@@ -52,7 +57,8 @@ def write_llama(
                 f"blk.{layer}.post_attention_norm.weight": (HIDDEN,),
                 f"blk.{layer}.post_ffw_norm.weight": (HIDDEN,),
             }
-    writer = _writer(path, "llama" if window is None else "gemma3", num_layers)
+    kind = "llama" if window is None else "gemma3"
+    writer = _writer(path, kind, num_layers, tensors_per_shard)
     writer.add_feed_forward_length(wide)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
@@ -103,8 +109,10 @@ def _random(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
     return tensors
 
 
-def _writer(path: Path, architecture: str, num_layers: int) -> gguf.GGUFWriter:
-    writer = gguf.GGUFWriter(path, architecture)
+def _writer(
+    path: Path, architecture: str, num_layers: int, tensors_per_shard: int = 0
+) -> gguf.GGUFWriter:
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_shard)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(HIDDEN)

@@ -262,6 +262,25 @@ def test_stop_ends_the_request_of_its_id(client: TensorClient) -> None:
     assert len(answer.token_ids()) < 490
 
 
+@pytest.mark.parametrize("how", ["stop", "leave"])
+def test_a_cancelled_request_is_aborted_in_the_llm(stand_ins: StandIns, how: str) -> None:
+    """The stand-in has one place here, which the cancelled request would hold for a minute."""
+    name = f"single-{how}"
+    options = {**LLM_OPTIONS, "max_batch_size": 1}
+    stand_ins.load(publish_llm_api(stand_ins.home, name, options=options, script={"step_s": 0.12}))
+    client = stand_ins.client(name, PROMPT)
+    call = client.start("long", PLAIN, request_output_len=[[500]])
+    next(call)
+    if how == "stop":
+        client.infer("long", stop=[[True]])
+    else:
+        call.cancel()
+    begun = time.monotonic()
+    assert len(client.infer(request_output_len=[[2]]).token_ids()) == 2
+    assert time.monotonic() - begun < 20
+    client.channel.close()
+
+
 def test_a_dead_llm_fails_what_runs_and_is_started_again(client: TensorClient) -> None:
     with ThreadPoolExecutor() as pool:
         other = pool.submit(client.infer, request_output_len=[[400]])

@@ -91,6 +91,20 @@ def client(stand_ins: StandIns, loaded: LoadedModel) -> Iterator[TensorClient]:
     client.channel.close()
 
 
+@pytest.fixture(scope="module")
+def narrow(stand_ins: StandIns) -> str:
+    """A model for one request at once, and one that waits."""
+    name = "narrow-engine"
+    artefact = publish_tensorrt(
+        stand_ins.home,
+        name,
+        config=engine_config(max_batch_size=1),
+        engine=EngineFacts(max_batch_size=1),
+    )
+    stand_ins.load(artefact, max_queue_size=1)
+    return name
+
+
 def write_model(stand_ins: StandIns, name: str, **values: Value) -> str:
     """A folder of the repository whose values are the test's, on the engine of MODEL."""
     artefact = next((stand_ins.home / "models" / MODEL).glob("*/*/engine")).parent
@@ -374,12 +388,9 @@ def test_life_cycle_2_6_a_stop_request_ends_both(client: TensorClient) -> None:
 
 
 def test_life_cycle_2_6_a_full_queue_is_an_error_that_we_know(
-    stand_ins: StandIns, loaded: LoadedModel
+    stand_ins: StandIns, narrow: str
 ) -> None:
-    config = engine_config(max_batch_size=1)
-    artefact = publish_tensorrt(stand_ins.home, "narrow-engine", config=config)
-    stand_ins.load(artefact, max_queue_size=1)
-    client = stand_ins.client("narrow-engine", PROMPT)
+    client = stand_ins.client(narrow, PROMPT)
     seen: set[str] = set()
     deadline = time.monotonic() + 20
     # Triton's own queue is as long, and full until it has handed a request on
@@ -527,14 +538,14 @@ async def test_each_of_the_six_models_is_served_through_our_own_client(
 
 
 async def test_a_client_of_ours_that_leaves_frees_its_place(
-    stand_ins: StandIns, loaded: LoadedModel
+    stand_ins: StandIns, narrow: str
 ) -> None:
     client = TritonClient(stand_ins.address)
     try:
-        for number in range(100):  # more than the batch and the queue hold together
+        for number in range(6):  # more than the batch and the queue hold together
             request = GenerationRequest(
                 request_id=f"leaver-{number}",
-                model=MODEL,
+                model=narrow,
                 prompt_token_ids=PROMPT,
                 max_new_tokens=500,
             )

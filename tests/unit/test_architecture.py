@@ -101,9 +101,15 @@ def test_the_engines_and_builders_know_nothing_of_the_frontend() -> None:
     assert offenders(sources("triton_models"), "build_engines") == []
 
 
-def test_tensorrt_llm_is_imported_in_one_place() -> None:
-    users = offenders(sources(*PACKAGES), "tensorrt_llm", "torch")
-    assert {user.split(" ")[0] for user in users} == {"triton_models/llm_api/upstream.py"}
+@pytest.mark.parametrize(
+    ("library", "place"),
+    [
+        ("tensorrt_llm", "triton_models/llm_api/upstream.py"),
+        ("modelopt", "build_engines/ptq/quantize.py"),
+    ],
+)
+def test_what_is_in_nvidias_image_only_is_imported_in_one_place(library: str, place: str) -> None:
+    assert {user.split(" ")[0] for user in offenders(sources(*PACKAGES), library)} == {place}
 
 
 def test_no_program_knows_the_tests() -> None:

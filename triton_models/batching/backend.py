@@ -83,7 +83,7 @@ class Backend(Protocol):
         """Logits [rows, vocab], the rows that the chunks want, in their order.
 
         Valid until the next call. Releases the GIL while it computes. `while_computing` is called
-        once, when the computing has begun.
+        once, where it holds the computing up the least.
         """
         ...
 

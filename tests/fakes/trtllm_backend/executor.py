@@ -166,10 +166,15 @@ class Executor:
                     self._wake.wait()
                 if self._is_closing:
                     return
-                batch = list(self._running.items())[: self._config.engine.max_batch_size]
-            for request_id, running in batch:
-                self._step(request_id, running)
+            self._step_all()
             time.sleep(STEP_S)
+
+    def _step_all(self) -> None:
+        """A method of its own: what a waiting thread still names keeps the model loaded."""
+        with self._wake:
+            batch = list(self._running.items())[: self._config.engine.max_batch_size]
+        for request_id, running in batch:
+            self._step(request_id, running)
 
     def _step(self, request_id: int, running: Running) -> None:
         changed = [one for one in running.sequences if not one.has_ended]

@@ -34,6 +34,8 @@ class _Sender:
                 tensors = [pb_utils.Tensor(name, value) for name, value in outputs.items()]
                 response = pb_utils.InferenceResponse(tensors)
             self._sender.send(response, flags=FINAL if self._is_over else 0)
+            if self._is_over:
+                self._sender = None  # it keeps the model loaded
 
     def has_left(self) -> bool:
         with self._lock:
@@ -48,7 +50,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         self._config = BackendConfig.read(json.loads(args["model_config"]))
         self._executor = Executor(self._config)
-        self._requests: dict[str, tuple[int, _Sender]] = {}  # by the client's id: the last one
+        self._requests: dict[str, int] = {}  # by the client's id: the last one
         self._watched: dict[int, _Sender] = {}
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -71,7 +73,7 @@ class TritonPythonModel:
                 continue
             self._watched[executor_id] = sender
             if request.request_id():
-                self._requests[request.request_id()] = (executor_id, sender)
+                self._requests[request.request_id()] = executor_id
 
     def finalize(self) -> None:
         self._closing.set()
@@ -82,12 +84,16 @@ class TritonPythonModel:
         if not request_id:
             raise EnqueueError("Trying to stop a request but request ID is not provided")
         if request_id in self._requests:
-            self._executor.cancel(self._requests[request_id][0])
+            self._executor.cancel(self._requests[request_id])
 
     def _watch(self) -> None:
         while not self._closing.wait(self._config.cancellation_check_period_ms / 1000):
-            for executor_id, sender in list(self._watched.items()):
-                if sender.is_over:
-                    del self._watched[executor_id]
-                elif sender.has_left():
-                    self._executor.cancel(executor_id)
+            self._look()
+
+    def _look(self) -> None:
+        """A method of its own: what a waiting thread still names keeps the model loaded."""
+        for executor_id, sender in list(self._watched.items()):
+            if sender.is_over:
+                del self._watched[executor_id]
+            elif sender.has_left():
+                self._executor.cancel(executor_id)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from build_engines import pipeline
+from build_engines.architecture import Architecture
 from build_engines.artefact import Artefact
 from build_engines.gpus import GPUS
 from build_engines.machine import Machine
@@ -80,6 +81,11 @@ def tiny_spec(checkpoint: Path, **changes: Any) -> Spec:
         variants=VARIANTS,
         **{"tokens": TokenOptions(bos_id=1, eos_ids=[2], pad_id=0), **changes},
     )
+
+
+def with_numbers(spec: Spec) -> Spec:
+    """The spec with the checkpoint's numbers, as one that is planned before it is fetched."""
+    return replace(spec, architecture=Architecture.from_config(CONFIG))
 
 
 def write_tiny_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:

@@ -11,7 +11,7 @@ from gguf import GGUFReader, GGUFWriter
 
 from build_engines.architecture import CLASSES, Architecture
 from build_engines.architecture_gguf import GGUF_CLASSES
-from build_engines.errors import SourceError, UnknownArchitectureError
+from build_engines.errors import BuildError, SourceError, UnknownArchitectureError
 from build_engines.families import FAMILIES, family_of
 from build_engines.spec import load_spec
 
@@ -194,6 +194,23 @@ def test_a_number_that_is_none_is_named(bad: Any) -> None:
         Architecture.from_config(
             {**LLAMA, "architectures": ["LlamaForCausalLM"], "hidden_size": bad}
         )
+
+
+@pytest.mark.parametrize("junk", ["x", -1, 0, 1.5, [], ["x"], {}, {"a": 1}, None, True, 10**30])
+def test_whatever_a_config_says_it_is_read_or_refused_in_one_line(junk: Any) -> None:
+    refusals = []
+    for name, config, _ in PUBLISHED.values():
+        full = {"architectures": [name], "model_type": "x", "layer_types": ["full_attention"],
+                "text_config": None, "sliding_window": 64, **config}  # fmt: skip
+        for key in full:
+            try:
+                found = Architecture.from_config({**full, key: junk})
+                assert found.num_parameters > 0
+                assert isinstance(found.attention_windows(4096), tuple)
+            except BuildError as exc:
+                refusals.append(str(exc))
+    assert refusals
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 def write_gguf(path: Path, kind: str, fields: dict[str, int], *, tied: bool = False) -> Path:

@@ -119,7 +119,7 @@ OPTIONS_REFUSED = [
         choose(kv_cache="int8", limits=VariantLimits(max_num_tokens=1024)),
         "cannot cut prompts into chunks",
     ),
-    (LLAMA, choose(lora=Lora(max_rank=8, target_modules=("q_proj",), adapters={})), "attn_q"),
+    (LLAMA, choose(lora=Lora(max_rank=8, target_modules=("lm_head",), adapters={})), "attn_q"),
     (LLAMA, choose(lora=Lora(max_rank=8, target_modules=(), adapters={})), "know its modules"),
     (LLAMA, choose(speculative=Speculative(mode="eagle")), "needs speculative.draft_model"),
     (

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from build_engines.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
+from build_engines.ordering import order_for
+from build_engines.plan import plan_lines
+from build_engines.spec import load_spec
+from build_engines.toolchain import IMAGE
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (
     build_tiny_engine,
+    recipe,
+    tiny_spec,
+    with_numbers,
     write_checkpoint,
     write_texts,
 )
+from tests.unit.build_engines.test_lora import write_peft
 
 PROJECT = Path(__file__).parents[3]
+PLAIN = ("fp16", "bf16", "int8_wo", "int4_wo")  # what needs no calibration
 
 
 @pytest.fixture
@@ -87,6 +98,8 @@ def test_an_engine_has_a_file_for_each_gpu(tmp_path: Path, checkpoint: Path) -> 
     assert {"engine/rank0.engine", "engine/rank1.engine"} < built.manifest.files.keys()
     assert built.manifest.engine is not None
     assert built.manifest.engine.world_size == 2
+    # this machine has one GPU, and a worker takes one of its own
+    assert "--workers 1" in build_log(tmp_path / "home", "two_gpus")
 
 
 @pytest.mark.usefixtures("tools")
@@ -113,21 +126,23 @@ def test_a_lookahead_engine_knows_its_window(tmp_path: Path, checkpoint: Path) -
 
 @pytest.mark.usefixtures("tools")
 def test_an_engine_for_adapters_takes_their_folders(tmp_path: Path, checkpoint: Path) -> None:
-    adapter = tmp_path / "adapter"
-    adapter.mkdir()
-    (adapter / "adapter_config.json").write_text("{}")
-    lora = Lora(max_rank=16, target_modules=(), adapters={"poet": str(adapter)})
+    adapter = write_peft(tmp_path / "adapter")
+    lora = Lora(max_rank=16, target_modules=("q_proj",), adapters={"poet": str(adapter)})
     built = build_tiny_engine(tmp_path / "home", checkpoint, "fp16", lora=lora)
     assert built.manifest.engine is not None
     assert built.manifest.engine.max_lora_rank == 16
     config = json.loads((built.path / "engine" / "config.json").read_text())
     assert config["build_config"]["lora_config"]["lora_dir"] == ["adapter"]
+    assert config["build_config"]["lora_config"]["lora_target_modules"] == ["attn_q"]
+    poet = built.manifest.adapters["poet"]
+    assert (poet.directory, poet.task_id > 0) == ("adapters/poet", True)
+    assert f"{poet.directory}/model.lora_weights.npy" in built.manifest.files
 
 
 @pytest.mark.usefixtures("tools")
 def test_an_adapter_that_is_not_here_is_refused(tmp_path: Path, checkpoint: Path) -> None:
     lora = Lora(max_rank=16, target_modules=(), adapters={"poet": "someone/poet"})
-    with pytest.raises(ChoiceError, match=r"adapter poet .* lora.target_modules"):
+    with pytest.raises(ChoiceError, match=r"adapter poet is someone/poet.* download it"):
         build_tiny_engine(tmp_path / "home", checkpoint, "fp16", lora=lora)
 
 
@@ -269,3 +284,44 @@ def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
     started = [name for name in names_of(calls) if "middle" not in name]
     assert started == ["convert_checkpoint.py"] * 2 + ["trtllm-build"] * 2
     assert not list((home / "models" / "tiny").glob(".*.building"))
+
+
+def test_a_plan_shows_memory_fit_and_how_several_gpus_serve_it(
+    tmp_path: Path, checkpoint: Path
+) -> None:
+    spec = with_numbers(tiny_spec(checkpoint))
+    order = order_for(spec, "two_gpus", tmp_path / "home")
+    text = "\n".join(plan_lines(order, recipes={"tensorrt_llm": recipe()}))
+    assert re.search(r"GPUs +2 \(tp 2, pp 1\)", text)
+    assert "trtllm-build --checkpoint_dir" in text
+    assert re.search(r"KV cache of a token +2\.0 KiB", text)  # 2 layers, 2 of 4 heads of 128
+    assert re.search(r"any +8 +no +4 heads", text)
+    assert re.search(r"leader +mpirun .*-n 1 .*tritonserver .* : -n 1 ", text)
+    assert re.search(r"orchestrator +TRTLLM_ORCHESTRATOR=1 ", text)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["qwen-7b-chat", "qwen-14b-chat", "gemma-7b", "gemma-2b", "llama-2-7b-chat", "chatglm3-6b"],
+)
+def test_the_six_models_are_planned_before_anything_is_fetched(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFLIGHT_CALIBRATION_DATA", str(write_texts(tmp_path / "texts")))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no tools here: the container's
+    planner = replace(recipe(), gpus=list)
+    spec = load_spec(model)
+    for variant in spec.variants:
+        order = order_for(spec, variant, tmp_path / "home")
+        if order.variant.kind != "tensorrt_llm":
+            continue
+        plan = planner.plan(order)
+        makes = plan.stages[1]
+        is_plain = order.variant.kv_cache == "auto" and variant in PLAIN
+        assert makes.name == ("convert" if is_plain else "quantize")
+        assert [len(stage.commands) for stage in plan.stages] == [0, 1, 1, 0]
+        assert all(IMAGE in command for stage in plan.stages for command in stage.commands)
+        assert makes.required_bytes > 1e9
+        titles = [section.title for section in planner.sections(order)]
+        assert titles == ["Engine", "Memory of a GPU", "What fits", "The build takes"]

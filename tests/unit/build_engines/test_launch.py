@@ -19,6 +19,7 @@ from build_engines.launch import (
     command,
     gpu_device_ids,
     parse_gpus,
+    starter,
 )
 from frontend.triton.installation import find_installation, triton_environment
 
@@ -185,6 +186,17 @@ def test_gpus_of_models_are_read_and_written() -> None:
 def test_gpus_that_say_nothing_are_refused(text: str) -> None:
     with pytest.raises(LaunchError, match="does not say a model's GPUs: write NAME=0,1"):
         parse_gpus(text)
+
+
+def test_a_server_of_its_own_is_orchestrated_where_an_engine_needs_it() -> None:
+    cpu = LaunchedModel(name="c", kind="cpu")
+    for models in ([cpu], [cpu, llm("a", tp=4)], [cpu, engine("a")]):
+        wrap, variables = starter(models)
+        assert (wrap(["t", "-x"]), variables) == (["t", "-x"], {})
+    for models in ([engine("a", tp=2)], [engine("a"), engine("b")]):
+        wrap, variables = starter(models, 2)
+        assert wrap(["t", "-x"])[:6] == ["mpirun", "--allow-run-as-root", "-n", "1", "t", "-x"]
+        assert variables["TRTLLM_ORCHESTRATOR"] == "1"
 
 
 def test_what_is_shown_can_be_pasted_into_a_shell() -> None:

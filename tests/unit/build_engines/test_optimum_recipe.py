@@ -80,9 +80,16 @@ def test_a_gguf_file_is_refused_with_what_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("python")
-def test_a_model_that_needs_its_own_code_is_refused_with_what_works(tmp_path: Path) -> None:
-    wanted = order(tmp_path, architectures=["ChatGLMModel"], model_type="chatglm")
-    with pytest.raises(ChoiceError, match=r"chatglm models cannot be exported .*--variant gguf"):
+@pytest.mark.parametrize(
+    ("architecture", "model_type"),
+    [("ChatGLMModel", "chatglm"), ("Gemma2ForCausalLM", "gemma2")],
+)
+def test_what_needs_its_own_code_or_loses_something_is_refused_with_what_works(
+    tmp_path: Path, architecture: str, model_type: str
+) -> None:
+    wanted = order(tmp_path, architectures=[architecture], model_type=model_type)
+    message = rf"{model_type} models cannot be exported .*--variant gguf"
+    with pytest.raises(ChoiceError, match=message):
         OptimumRecipe().plan(wanted)
 
 

@@ -212,6 +212,18 @@ async def test_a_variant_that_can_be_built_is_built_in_a_process_of_its_own(
     assert asked == ["-m", "build_engines", "tiny", "--variant", "q4_0", "--home", str(home)]
 
 
+async def test_a_file_of_the_quantization_is_loaded_and_nothing_is_built(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "buildable_variants", lambda name: ("q4_0", "q8_0"))
+    monkeypatch.setattr(sys, "executable", str(_builder(home, "exit 1")))
+    publish_model(home, "tiny", "gguf", kind="llama_cpp", quantization="q4_0")
+    assert await Loader(home).load("tiny", "q4_0") == "gguf"
+    publish_model(home, "tiny", "q4_0")
+    assert await Loader(home).load("tiny", "q4_0") == "q4_0"  # the name says more
+    assert not (home / "asked").exists()
+
+
 async def test_a_build_that_fails_is_told_in_its_last_words(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -229,12 +228,16 @@ def test_a_file_that_llama_cpp_cannot_load_is_refused_in_its_words(tmp_path: Pat
     assert "\n" not in str(caught.value)
 
 
-def test_shards_are_loaded_from_the_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_shards_are_loaded_from_the_first(files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(LlamaModelError, match="there is no GGUF file in"):
         gguf_path(tmp_path)
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    for number in (2, 1):
-        (folder / f"m-0000{number}-of-00002.gguf").touch()
-    assert gguf_path(tmp_path).name == "m-00001-of-00002.gguf"
-    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    write_llama(folder / "m.gguf", tensors_per_shard=8)
+    path = gguf_path(tmp_path)
+    assert path.name == "m-00001-of-00003.gguf"
+    whole, sharded = load(files["attention"]), load(path)
+    span = Span(0, [1, 5, 9], 0, 1)
+    assert np.array_equal(sharded.forward([span]), whole.forward([span]))
+    whole.close()
+    sharded.close()

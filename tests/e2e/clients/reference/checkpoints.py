@@ -37,7 +37,12 @@ class Checkpoint:
 def make_vocabulary(family: Family) -> Vocabulary:
     wanted = family.vocabulary
     if isinstance(wanted, SentencePiece):
-        return sentence_piece(wanted.first, wanted.last, add_space_prefix=wanted.add_space_prefix)
+        return sentence_piece(
+            wanted.first,
+            wanted.last,
+            add_space_prefix=wanted.add_space_prefix,
+            strips_right=wanted.strips_right,
+        )
     return byte_level(wanted.pre, wanted.special)
 
 
@@ -98,6 +103,7 @@ def _make_model(family: Family, vocabulary: Vocabulary) -> transformers.PreTrain
         **{**family.config, **ids}, vocab_size=len(vocabulary.tokens), dtype="float32"
     )
     config._experts_implementation = "eager"
+    config._attn_implementation = "eager"  # the others leave out Gemma 2's soft capping
     with torch.no_grad():
         model = model_class(config).eval()
     model.generation_config = transformers.GenerationConfig(**ids)
@@ -129,6 +135,8 @@ def _fill(model: transformers.PreTrainedModel, vocabulary: Vocabulary, seed: int
             if name == "model.norm.weight" and is_tied:
                 # of both signs: else the likeliest token after any would be itself
                 values = random.standard_normal(shape) + centre - 1.0
+            if name.endswith("sinks"):
+                values += 2.0  # as much as a token that is attended to
             if name.endswith("e_score_correction_bias"):
                 # transformers masks experts by a score of 0, llama.cpp by one of minus infinity
                 values = np.abs(values)

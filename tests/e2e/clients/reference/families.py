@@ -18,6 +18,7 @@ class SentencePiece:
     first: tuple[str, ...] = ("<unk>", "<s>", "</s>")
     last: tuple[str, ...] = ()
     add_space_prefix: bool = True
+    strips_right: bool = False  # of the last ones: white space behind them is no text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,7 +330,7 @@ FAMILIES = (
             "tie_word_embeddings": True,
             "sliding_window": 16,
             "query_pre_attn_scalar": 32,
-            "attn_logit_softcapping": 50.0,
+            "attn_logit_softcapping": 2.0,  # 50 of the true one would not show
             "final_logit_softcapping": 30.0,
         },
         gguf="gemma2",
@@ -339,6 +340,7 @@ FAMILIES = (
         pad="<pad>",
         prompt=_GEMMA_PROMPT,
         template="gemma",
+        seed=5,
     ),
     Family(
         spec="gemma-3-1b-it",
@@ -384,13 +386,14 @@ FAMILIES = (
         vocabulary=SentencePiece(
             last=("<|endoftext|>", "<|assistant|>", "<|system|>", "<|end|>", "<|user|>"),
             add_space_prefix=False,
+            strips_right=True,
         ),
         bos="<s>",
         eos="<|end|>",
         pad="<|endoftext|>",
         prompt=f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n",
         template="phi-3",
-        seed=9,
+        seed=10,
     ),
     Family(
         spec="phi-4",
@@ -478,7 +481,7 @@ FAMILIES = (
             f"<|start|>user<|message|>{QUESTION}<|end|><|start|>assistant"
         ),
         template="gpt-oss",
-        seed=6,
+        seed=15,
     ),
     Family(
         spec="deepseek-v3",

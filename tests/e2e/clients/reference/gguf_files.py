@@ -133,7 +133,6 @@ def _add_phi3(writer: gguf.GGUFWriter, config: Config) -> None:
 def _add_chatglm(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_head_count_kv(config["num_key_value_heads"])
     _add_rope(writer, config)
-    writer.add_add_bos_token(False)
 
 
 def _add_yarn(writer: gguf.GGUFWriter, config: Config) -> None:
@@ -347,6 +346,7 @@ def _add_vocabulary(
         writer.add_token_merges(vocabulary.merges)
     if family.bos is not None:
         writer.add_bos_token_id(vocabulary.id_of(family.bos))
+    writer.add_add_bos_token(family.bos is not None and family.prompt.startswith(family.bos))
     writer.add_eos_token_id(vocabulary.id_of(family.eos))
     if family.pad is not None:
         writer.add_pad_token_id(vocabulary.id_of(family.pad))

@@ -106,7 +106,11 @@ def byte_level(pre: str, special: tuple[str, ...]) -> Vocabulary:
 
 
 def sentence_piece(
-    first: tuple[str, ...], last: tuple[str, ...] = (), *, add_space_prefix: bool
+    first: tuple[str, ...],
+    last: tuple[str, ...] = (),
+    *,
+    add_space_prefix: bool,
+    strips_right: bool = False,
 ) -> Vocabulary:
     """SentencePiece's BPE with bytes for what it does not know; `first` holds `<unk>`."""
     pieces = _train_pieces()
@@ -132,7 +136,10 @@ def sentence_piece(
     else:
         tokenizer.normalizer = replace
     tokenizer.decoder = decoders.Sequence(decoder)
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in (*first, *last)])
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in first])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, normalized=False, rstrip=strips_right) for t in last]
+    )
     return Vocabulary(
         tokenizer=tokenizer,
         model="llama",
