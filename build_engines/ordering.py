@@ -23,9 +23,10 @@ from build_engines.variants import GGUF_AS_IT_IS, OPENVINO, Variant
 _HUB_ID = re.compile(
     r"(?P<hf>[\w-][\w.-]*/[\w.-]+?)(?P<file>/[\w./-]+\.gguf)?(?:@(?P<revision>[\w./-]+))?"
 )
-# What people put behind a model's name in the name of a GGUF file
+# What people put behind a model's name in the name of a GGUF file, and its shards' numbers
 _GGUF_QUANTIZATION = re.compile(
-    r"[.-](ggml[.-])?(i?q\d\w*|t?q\d\w*|f16|f32|bf16|fp16|mxfp4\w*)$", re.IGNORECASE
+    r"[.-](ggml[.-])?([it]?q\d\w*|f16|f32|bf16|fp16|mxfp4\w*)(-\d{5}-of-\d{5})?$|-\d{5}-of-\d{5}$",
+    re.IGNORECASE,
 )
 
 

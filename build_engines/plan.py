@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from build_engines.artefact import find_artefact
+from build_engines.errors import BuildError
 from build_engines.machine import THIS_MACHINE, Machine
 from build_engines.pipeline import RECIPES, plan_early, recipe_for
 from build_engines.recipe import Order, Recipe, Section
@@ -33,6 +34,7 @@ def plan_lines(
         yield f"version {found.manifest.version} is published{rest}"
     todo = [] if is_done else store.todo(stages)
     yield from _table(_stages(stages, todo, machine, store))
+    yield from _obstacle(todo, machine, order)
     yield from _commands(todo)
     if len(stages) == 1:
         yield "the rest is known when the file is here"
@@ -54,6 +56,15 @@ def _stages(stages: list[Stage], todo: list[Stage], machine: Machine, store: Sta
     rows.append(("needed", "", size(disk), size(memory)))
     rows.append(("free here", "", size(free[0]), size(free[1])))
     return Section(title="Stages", rows=tuple(rows))
+
+
+def _obstacle(todo: list[Stage], machine: Machine, order: Order) -> Iterator[str]:
+    """What would end the build here; it may be planned for another machine."""
+    try:
+        machine.check(todo, order.home)
+    except BuildError as exc:
+        yield ""
+        yield f"Not on this machine: {exc}"
 
 
 def _commands(stages: list[Stage]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from build_engines.artefact import write_manifest
 from build_engines.assembly import assemble
 from build_engines.recipe import Describe, Order
 from build_engines.stages import Stage, StageContext
+from build_engines.variants import GPU_KINDS
 from build_engines.verified import RECORD_FOLDER, VERIFY
 
 if TYPE_CHECKING:
@@ -48,7 +49,16 @@ def verify_stage(
         },
         run=lambda out, context: _run(order, out, context, layout, describe, find_oracle),
         required_memory_bytes=required_memory_bytes,
+        check=lambda: _check(order),
     )
+
+
+def _check(order: Order) -> None:
+    """Raises VerificationError where no Triton could load what the build makes in hours."""
+    if order.variant.kind in GPU_KINDS:
+        from build_engines.verify.run import require_triton
+
+        require_triton(order.home, order.variant.kind)
 
 
 def _run(

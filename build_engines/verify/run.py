@@ -18,13 +18,18 @@ from build_engines.verify import embedding, generator
 from build_engines.verify.oracle import Oracle
 from build_engines.verify.record import Record, find_record
 from build_engines.verify.report import Outcome, Report
-from build_engines.verify.scratch import Ask, ScratchTriton, scratch_triton
+from build_engines.verify.scratch import Ask, ScratchTriton, check_backend, scratch_triton
 from build_engines.verify.texts import tokenize, tokenize_rows
 from build_engines.verify.thresholds import SAME_WEIGHTS_TOLERANCE, tolerance_of
 from frontend.errors import ServingError
 from frontend.settings import SettingsError, load_settings
 
 T = TypeVar("T")
+
+
+def require_triton(home: Path, kind: str) -> None:
+    """Raises VerificationError where no Triton can load a model of this kind."""
+    check_backend(load_settings({"home": home}), kind)
 
 
 def verify(

@@ -68,7 +68,7 @@ def scratch_triton(settings: Settings, artefact: Artefact, log: TextIO) -> Itera
     with _quietly(), tempfile.TemporaryDirectory(prefix="inflight-verify-") as folder:
         home = Path(folder)
         try:
-            _check_backend(settings, artefact)
+            check_backend(settings, artefact.manifest.kind)
             scratch = _start(settings, home, artefact)
             try:
                 yield scratch
@@ -98,9 +98,9 @@ def _quietly() -> Iterator[None]:
         quieted.setLevel(level)
 
 
-def _check_backend(settings: Settings, artefact: Artefact) -> None:
+def check_backend(settings: Settings, kind: str) -> None:
     """TensorRT-LLM's backend is not in the wheel's Triton. Raises VerificationError."""
-    if artefact.manifest.kind != CPP_KIND:
+    if kind != CPP_KIND:
         return
     backends = find_installation(settings.triton_binary).backends
     if backends is None or not (backends / "tensorrtllm").is_dir():

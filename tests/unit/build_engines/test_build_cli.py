@@ -160,6 +160,16 @@ def test_the_plan_shows_what_is_done_what_is_needed_and_what_runs(
     assert "version 1 is published: nothing is to be done" in again
 
 
+def test_a_plan_for_another_machine_says_what_this_one_lacks(
+    tmp_path: Path, recipe: FakeRecipe
+) -> None:
+    recipe.needed_memory_bytes = 10**15
+    checkpoint = write_checkpoint(tmp_path / "model")
+    planned = run("--checkpoint", checkpoint, "-v", "q8_0", "--plan", "--home", tmp_path)
+    assert planned.exit_code == 0
+    assert "Not on this machine: the build needs 1000000000 MB of memory" in planned.stdout
+
+
 def test_a_plan_that_cannot_be_built_is_refused_as_the_build_would_be(tmp_path: Path) -> None:
     result = run("--checkpoint", tmp_path / "nothing", "--plan", "--home", tmp_path)
     assert result.exit_code == 1

@@ -54,6 +54,8 @@ def test_what_is_there_is_taken_for_a_path(tmp_path: Path, monkeypatch: pytest.M
         (PathSource(path="/m/Qwen2.5-0.5B-Instruct-Q5_K_M.gguf"), "qwen2.5-0.5b-instruct"),
         (PathSource(path="/m/gemma-2b.IQ4_XS.gguf"), "gemma-2b"),
         (PathSource(path="/m/x.bf16.gguf"), "x"),
+        (PathSource(path="/m/Big-70B-Q4_K_M-00001-of-00002.gguf"), "big-70b"),
+        (PathSource(path="/m/big-00001-of-00002.gguf"), "big"),
         (PathSource(path="/m/My Model (new)"), "my-model-new"),
         (HubSource(hf="owner/Name-7B"), "name-7b"),
         (HubSource(hf="owner/Name-GGUF", file="sub/Name-7B.Q8_0.gguf"), "name-7b"),
