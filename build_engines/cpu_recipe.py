@@ -131,8 +131,9 @@ def _tokenizer(order: Order, out: Path) -> None:
     assert order.fetched is not None
     assert order.max_seq_len is not None
     reader = gguf_file.open_gguf(order.fetched)
-    template = order.spec.chat_template
-    write_tokenizer(reader, out, max_seq_len=order.max_seq_len, chat_template=template)
+    write_tokenizer(
+        reader, out, max_seq_len=order.max_seq_len, chat_template=order.spec.chat_template
+    )
 
 
 def _quantize(order: Order, out: Path, context: StageContext) -> None:
@@ -177,5 +178,5 @@ def _describe(
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
             vocab_size=openvino_ir.check(done["convert"]),
         ),
-        tokens=special_tokens(order.spec.tokens, order.checkpoint),
+        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
     )

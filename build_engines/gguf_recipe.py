@@ -116,5 +116,5 @@ def _describe(
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
             vocab_size=len(gguf_file.field(reader, "tokenizer.ggml.tokens")),
         ),
-        tokens=special_tokens(order.spec.tokens, order.checkpoint),
+        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
     )

@@ -16,6 +16,7 @@ from build_engines.gpus import Gpu
 from build_engines.llm_api_quantize import QUANTIZE, TOKENIZER, needs_quantizing, quantize_stage
 from build_engines.llm_options import DRAFT_DIR, llm_options
 from build_engines.lora_files import ADAPTERS_DIR
+from build_engines.lora_stage import ADAPTERS, adapters_of, adapters_stages
 from build_engines.needed_files import needed_names
 from build_engines.recipe import Order, Produced
 from build_engines.source import source_facts
@@ -25,7 +26,7 @@ from build_engines.toolchain import PINNED_VERSION, ToolSettings
 from build_engines.variants import Lora
 
 OPTIONS_FILE = "llm_options.json"
-CONVERT, ADAPTERS, DRAFT, OPTIONS = "convert", "adapters", "draft", "options"
+CONVERT, DRAFT, OPTIONS = "convert", "draft", "options"
 _TOKENIZER_BYTES = 64 << 20
 _TOOLS = {"tensorrt_llm": PINNED_VERSION}
 
@@ -57,17 +58,15 @@ class LlmApiMaking:
         weights = self._convert()
         if needs_quantizing(self.order):
             weights = quantize_stage(self.order, self.architecture, self.settings, self.gpus)
-        stages = [self._tokenizer(), weights]
-        if variant.lora is not None and variant.lora.adapters:
-            stages.append(self._adapters(variant.lora))
+        num_layers = self.architecture.num_layers
+        adapters = adapters_stages(variant.lora, kind="llm_api", num_layers=num_layers)
+        stages = [self._tokenizer(), weights, *adapters]
         if variant.speculative is not None:
             stages.append(self._draft(variant.speculative.draft_model))
         return (*stages, self._options())
 
     def describe(self, done: Mapping[str, Path]) -> Produced:
         """The numbers are the options': the backend has no engine that could say others."""
-        from build_engines.lora import read_adapters
-
         order, limits, variant = self.order, self.limits, self.order.variant
         speculative = variant.speculative
         options = json.loads((done[OPTIONS] / OPTIONS_FILE).read_text(encoding="utf-8"))
@@ -80,7 +79,7 @@ class LlmApiMaking:
                 max_input_len=limits.max_input_len,
                 vocab_size=self.architecture.vocab_size,
             ),
-            tokens=special_tokens(order.spec.tokens, order.checkpoint),
+            tokens=special_tokens(order.spec.tokens, done[TOKENIZER]),
             engine=EngineFacts(
                 max_batch_size=limits.max_batch_size,
                 max_num_tokens=limits.max_num_tokens,
@@ -96,7 +95,7 @@ class LlmApiMaking:
                     max_draft_len=options["speculative_config"]["max_draft_len"],
                 ),
             ),
-            adapters=read_adapters(done[ADAPTERS], "") if ADAPTERS in done else {},
+            adapters=adapters_of(done),
         )
 
     def _tokenizer(self) -> Stage:
@@ -113,16 +112,6 @@ class LlmApiMaking:
     def _convert(self) -> Stage:
         """The checkpoint's own files, without code and without the weights in other forms."""
         return Stage(name=CONVERT, inputs={}, run=lambda out, context: self._take_checkpoint(out))
-
-    def _adapters(self, lora: Lora) -> Stage:
-        folders = {
-            name: _folder(path, f"the adapter {name}") for name, path in lora.adapters.items()
-        }
-        return Stage(
-            name=ADAPTERS,
-            inputs={"adapters": {name: _state(path) for name, path in folders.items()}},
-            run=lambda out, context: self._write_adapters(out, folders, lora.max_rank),
-        )
 
     def _draft(self, draft_model: str | None) -> Stage:
         folder = _folder(draft_model or "", "speculative.draft_model")
@@ -158,18 +147,6 @@ class LlmApiMaking:
     def _take_checkpoint(self, out: Path) -> None:
         assert self.order.fetched is not None
         _take_files(self.order.fetched, out)
-
-    def _write_adapters(self, out: Path, folders: Mapping[str, Path], max_rank: int) -> None:
-        from build_engines.lora import write_adapter
-
-        for name, folder in folders.items():
-            write_adapter(
-                folder,
-                out / name,
-                kind="llm_api",
-                max_rank=max_rank,
-                num_layers=self.architecture.num_layers,
-            )
 
 
 def _take_files(folder: Path, out: Path) -> None:

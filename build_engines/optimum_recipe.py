@@ -149,8 +149,8 @@ def _check(order: Order) -> None:
     if model_type not in MODEL_TYPES:
         known = ", ".join(sorted(MODEL_TYPES))
         raise ChoiceError(
-            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss or "
-            f"code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
+            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss "
+            f"or code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
         )
 
 
@@ -234,5 +234,5 @@ def _describe(
             max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
             vocab_size=openvino_ir.check(done["export"]),
         ),
-        tokens=special_tokens(order.spec.tokens, order.checkpoint),
+        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
     )

@@ -81,7 +81,7 @@ def remove(home: Path, name: str, variant: str) -> int:
     with change_lock(home, name, variant):
         if not variant_dir.is_dir():
             raise ArtefactError(f"there is no {name}/{variant} in {home}")
-        size_bytes = _size(variant_dir)
+        size_bytes = _freed_bytes(variant_dir)
         hidden = variant_dir.with_name(f".{variant}{_REMOVED}")
         if hidden.exists():  # of a removal that was cut short
             shutil.rmtree(hidden)
@@ -109,7 +109,9 @@ def collect(
     found = []
     for folder in sorted(models_dir(home).glob("*/")):
         for hidden in sorted(folder.glob(f".*{_REMOVED}")):
-            found.append(Garbage(path=hidden, size_bytes=_size(hidden), reason="half removed"))
+            found.append(
+                Garbage(path=hidden, size_bytes=_freed_bytes(hidden), reason="half removed")
+            )
             on_found(found[-1])
             if not is_dry_run:
                 shutil.rmtree(hidden)
@@ -125,7 +127,7 @@ def collect(
 
 def _garbage_of(variant_dir: Path, in_use: Collection[Path]) -> Iterator[Garbage]:
     for path in half_removed(variant_dir):
-        yield Garbage(path=path, size_bytes=_size(path), reason="half removed")
+        yield Garbage(path=path, size_bytes=_freed_bytes(path), reason="half removed")
     current, previous = current_version(variant_dir), previous_version(variant_dir)
     if current is None:  # a first publication that was cut short; the next one takes it up
         return
@@ -133,7 +135,7 @@ def _garbage_of(variant_dir: Path, in_use: Collection[Path]) -> Iterator[Garbage
         path = variant_dir / str(number)
         if number not in (current, previous) and path not in in_use:
             reason = f"neither current ({current}) nor the one before ({previous})"
-            yield Garbage(path=path, size_bytes=_size(path), reason=reason)
+            yield Garbage(path=path, size_bytes=_freed_bytes(path), reason=reason)
 
 
 def _delete(path: Path) -> None:
@@ -147,5 +149,7 @@ def _variant_dirs(folder: Path) -> list[Path]:
     return [one for one in sorted(folder.glob("*/")) if is_safe_name(one.name)]
 
 
-def _size(path: Path) -> int:
-    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+def _freed_bytes(path: Path) -> int:
+    """What deleting a directory frees: files that are another version's, too, are no part of it."""
+    states = (one.stat() for one in path.rglob("*") if one.is_file())
+    return sum(state.st_size for state in states if state.st_nlink == 1)

@@ -22,11 +22,12 @@ from build_engines.family import Family
 from build_engines.gpus import Gpu
 from build_engines.local_gpus import local_gpus
 from build_engines.lora_files import ADAPTERS_DIR
+from build_engines.lora_stage import adapters_stages
 from build_engines.recipe import BuildPlan, Order, Section
 from build_engines.stages import Stage
 from build_engines.tensorrt_inputs import EngineInputs
 from build_engines.tensorrt_sections import engine_sections
-from build_engines.tensorrt_stages import ADAPTERS, BUILD, TOKENIZER, EngineStages
+from build_engines.tensorrt_stages import BUILD, TOKENIZER, EngineStages
 from build_engines.toolchain import ToolSettings
 from build_engines.verify_stage import verify_stage
 
@@ -62,17 +63,14 @@ class TensorRtRecipe:
             gpus=gpus,
             tokenizing=self.tokenizing,
         )
-        adapters = making.adapters()
-        layout = {TOKENIZER: "", BUILD: "engine", **({ADAPTERS: ADAPTERS_DIR} if adapters else {})}
+        adapters = adapters_stages(
+            options.lora, kind="tensorrt_llm", num_layers=architecture.num_layers
+        )
+        layout = {TOKENIZER: "", BUILD: "engine"}
+        layout |= {stage.name: ADAPTERS_DIR for stage in adapters}
         verify = self.verifying(order, layout=layout, describe=making.describe)
         return BuildPlan(
-            stages=(
-                making.tokenizer(),
-                *adapters,
-                making.checkpoint(),
-                making.build(),
-                verify,
-            ),
+            stages=(making.tokenizer(), *adapters, making.checkpoint(), making.build(), verify),
             layout=layout,
             describe=making.describe,
         )

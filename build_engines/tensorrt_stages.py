@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from build_engines.architecture import Architecture
-from build_engines.artefact import Adapter, Limits
+from build_engines.artefact import Limits, SpecialTokens
 from build_engines.engine_config import read_engine_config
 from build_engines.engine_facts import engine_facts
 from build_engines.engine_options import EngineOptions
@@ -18,6 +18,7 @@ from build_engines.errors import ConversionError, ToolError
 from build_engines.family import EngineFlow
 from build_engines.fit import Effort, effort
 from build_engines.gpus import Gpu
+from build_engines.lora_stage import adapters_of
 from build_engines.recipe import Order, Produced
 from build_engines.source import source_facts
 from build_engines.special_tokens import special_tokens
@@ -35,7 +36,7 @@ from build_engines.toolchain import (
 )
 from build_engines.xgrammar_info import FILE_NAME, write_tokenizer_info
 
-TOKENIZER, ADAPTERS, BUILD = "tokenizer", "adapters", "build"
+TOKENIZER, BUILD = "tokenizer", "build"
 _TOKENIZER_BYTES = 64 << 20
 _TOOLS = {"tensorrt_llm": PINNED_VERSION}
 _OUTPUT = PurePath("output")
@@ -66,13 +67,6 @@ class EngineStages:
             run=self._run_tokenizer,
             required_bytes=_TOKENIZER_BYTES,
         )
-
-    def adapters(self) -> list[Stage]:
-        """The spec's LoRA adapters as requests will carry them; no stage where there are none."""
-        if not self.inputs.adapters:
-            return []
-        state = self.inputs.state
-        return [Stage(name=ADAPTERS, inputs={"data": state}, run=self._run_adapters)]
 
     def checkpoint(self) -> Stage:
         """A TensorRT-LLM checkpoint. What the command says of places is no input of its hash."""
@@ -123,9 +117,9 @@ class EngineStages:
                 max_input_len=found.max_input_len,
                 vocab_size=found.vocab_size,
             ),
-            tokens=special_tokens(self.order.spec.tokens, self.order.checkpoint),
+            tokens=self._special_tokens(done[TOKENIZER]),
             engine=engine_facts(found, self.architecture, self.options),
-            adapters=_read_adapters(done),
+            adapters=adapters_of(done),
         )
 
     @property
@@ -168,23 +162,13 @@ class EngineStages:
         )
         write_tokenizer_info(
             out / "tokenizer" / "tokenizer.json",
-            special_tokens(self.order.spec.tokens, self.order.checkpoint).eos_ids,
+            self._special_tokens(out).eos_ids,
             self.architecture.vocab_size,
             out / FILE_NAME,
         )
 
-    def _run_adapters(self, out: Path, context: StageContext) -> None:
-        from build_engines.lora import write_adapter
-
-        assert self.options.lora is not None
-        for name, folder in self.inputs.adapters.items():
-            write_adapter(
-                folder,
-                out / name,
-                kind="tensorrt_llm",
-                max_rank=self.options.lora.max_rank,
-                num_layers=self.architecture.num_layers,
-            )
+    def _special_tokens(self, stage: Path) -> SpecialTokens:
+        return special_tokens(self.order.spec.tokens, stage / "tokenizer")
 
     def _run_checkpoint(self, out: Path, context: StageContext) -> None:
         self._run(self._checkpoint_command, out, context)
@@ -238,12 +222,6 @@ class EngineStages:
                     f"the engine was built with {name} {built}, {wanted} was asked for: see what "
                     "trtllm-build says in the build's log"
                 )
-
-
-def _read_adapters(done: Mapping[str, Path]) -> dict[str, Adapter]:
-    from build_engines.lora import read_adapters
-
-    return read_adapters(done[ADAPTERS], "") if ADAPTERS in done else {}
 
 
 def _expect(folder: Path, suffix: str, world_size: int) -> None:

@@ -25,8 +25,8 @@ class TokenSource(Protocol):
 class Engine(TokenSource, Protocol):
     """All that an engine does: Triton in production, a fake in tests."""
 
-    async def loaded_model(self, name: str) -> LoadedModel:
-        """Tell what the model can do now.
+    async def loaded_model(self, name: str, *, is_asked_anew: bool = False) -> LoadedModel:
+        """Tell what the model can do now; what was told is remembered for a second.
 
         Raises:
             ModelNotLoaded: the engine does not serve it now.

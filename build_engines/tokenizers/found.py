@@ -36,6 +36,7 @@ class SpecialToken:
     text: str
     is_control: bool = True
     strips_right: bool = False  # takes the white space behind it
+    is_normalized: bool = False  # is looked for in the normalized text
 
 
 def add_tokens(tokenizer: Tokenizer, tokens: Iterable[SpecialToken]) -> None:
@@ -48,7 +49,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Iterable[SpecialToken]) -> None:
         added = AddedToken(
             token.text,
             special=token.is_control,
-            normalized=False,
+            normalized=token.is_normalized,
             rstrip=token.strips_right,
             single_word=token.text.isalpha(),  # ChatGLM3's "sop" is not in "philosophy"
         )
@@ -60,7 +61,7 @@ def add_tokens(tokenizer: Tokenizer, tokens: Iterable[SpecialToken]) -> None:
 def surround(tokenizer: Tokenizer, *, begin: str | None, end: str | None) -> None:
     """Puts tokens around every bare text."""
     before, after = ([begin] if begin else []), ([end] if end else [])
-    named = [(piece, tokenizer.token_to_id(piece)) for piece in {*before, *after}]
+    named = [(piece, tokenizer.token_to_id(piece)) for piece in dict.fromkeys([*before, *after])]
     if named:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=[*before, "$A", *after],

@@ -32,7 +32,7 @@ from build_engines.tokenizers.sentencepiece import (
 
 _TEMPLATE = "tokenizer.chat_template"
 _ROLE_KEYS = dict(zip(ROLES, ("bos", "eos", "unknown", "padding"), strict=True))
-_END_KEYS = ("eos", "eot", "eom")
+_END_KEYS = ("eot", "eos", "eom")  # a turn's end, a document's, a message's before a call
 # Files of 2023 do not name their cut: it is that of their architecture.
 _CUTS_OF_ARCHITECTURES = {
     "qwen": "qwen2",

@@ -27,7 +27,7 @@ from build_engines.tokenizers.ranks import (
     qwen_tokenizer,
     tekken_tokenizer,
 )
-from build_engines.tokenizers.sentencepiece import Piece, sentencepiece_bpe
+from build_engines.tokenizers.sentencepiece import SPACE, Piece, sentencepiece_bpe
 from build_engines.tokenizers.sentencepiece_file import Kind, read_sentencepiece_file
 
 _FILES = ("tokenizer.json", "tokenizer.model", "qwen.tiktoken", "tekken.json")
@@ -53,12 +53,16 @@ class _Checkpoint:
         self.special_map = self._read("special_tokens_map.json")
         self.generation = self._read("generation_config.json")
         self.added: dict[int, Mapping[str, Any]] = {
-            **{index: {"content": text} for text, index in self._read("added_tokens.json").items()},
+            **dict(sorted(self._more_tokens())),
             **{
                 int(key): value
                 for key, value in self.config.get("added_tokens_decoder", {}).items()
             },
         }
+
+    def _more_tokens(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        for text, index in self._read("added_tokens.json").items():
+            yield index, {"content": text}
 
     def _read(self, name: str) -> dict[str, Any]:
         """An object's file; nothing if it is missing. Raises SourceError for a broken one."""
@@ -139,11 +143,17 @@ def _plain_tokenizer(checkpoint: _Checkpoint, path: Path) -> Tokenizer:
         raise SourceError(f"{path} is not a tokenizer: {exc}") from exc
     tokenizer.no_truncation()  # some keep the cuts and the padding of their training
     tokenizer.no_padding()
-    unknown = [token for token in checkpoint.special_tokens()
-               if tokenizer.token_to_id(token.text) is None]  # fmt: skip
-    for token in unknown:
-        tokenizer.add_tokens([token.text])
+    unknown = [
+        token for token in checkpoint.special_tokens() if tokenizer.token_to_id(token.text) is None
+    ]
+    tokenizer.add_tokens([token.text for token in unknown])
     add_tokens(tokenizer, unknown)
+    for index, token in checkpoint.added.items():
+        found = tokenizer.token_to_id(token["content"])
+        if found != index:
+            raise SourceError(
+                f"{path} has token {token['content']} at {found}, the files beside it at {index}"
+            )
     return tokenizer
 
 
@@ -164,7 +174,11 @@ def _sentencepiece_tokenizer(checkpoint: _Checkpoint, path: Path) -> Tokenizer:
         tokenizer,
         [
             *(
-                SpecialToken(text=file.pieces[i].text, is_control=kind != Kind.USER_DEFINED)
+                SpecialToken(
+                    text=file.pieces[i].text,
+                    is_control=kind != Kind.USER_DEFINED,
+                    is_normalized=SPACE in file.pieces[i].text,
+                )
                 for i, kind in kinds.items()
                 if kind in special and i not in checkpoint.added
             ),

@@ -1,6 +1,7 @@
 """Writes the tokenizer of a checkpoint into an artefact: plain files that need no code.
 
-tokenizer.json, tokenizer_config.json and, for a chat model, chat_template.jinja.
+tokenizer.json, tokenizer_config.json, generation_config.json (what ends an answer) and, for a chat
+model, chat_template.jinja.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from gguf import GGUFReader
 
 from build_engines.artefact import SpecialTokens
 from build_engines.gguf_file import open_gguf
+from build_engines.special_tokens import write_special_tokens
 from build_engines.tokenizers.ends import end_ids
 from build_engines.tokenizers.found import DEFAULT_TEMPLATE, FoundTokenizer
 from build_engines.tokenizers.gguf import read_gguf
@@ -55,17 +57,11 @@ def write_tokenizer(
         "clean_up_tokenization_spaces": False,
         **found.roles,
     }
+    tokens = _special_tokens(found)
     (directory / CONFIG_FILE).write_bytes(orjson.dumps(config, option=orjson.OPT_INDENT_2))
+    write_special_tokens(tokens, directory)
     _write_templates(templates, directory)
-    return _special_tokens(found)
-
-
-def read_special_tokens(checkpoint: Path) -> SpecialTokens:
-    """The ids that have a meaning to the engine, of a checkpoint's directory or GGUF file.
-
-    Raises what `write_tokenizer` does.
-    """
-    return _special_tokens(_read(checkpoint))
+    return tokens
 
 
 def _read(checkpoint: Path | GGUFReader) -> FoundTokenizer:

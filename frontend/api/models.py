@@ -74,7 +74,9 @@ async def get_openai_model(request: Request, model_name: str) -> HTTPResponse:
 
 async def _served(context: Context, model: CatalogModel) -> Artefact | None:
     try:
-        return context.catalog.served(await context.engine.loaded_model(model.name))
+        # Another worker may have loaded it since we have been told.
+        loaded = await context.engine.loaded_model(model.name, is_asked_anew=True)
+        return context.catalog.served(loaded)
     except Unavailable:
         return None  # nothing is loaded while the engine is away; the list itself is still true
 

@@ -13,7 +13,7 @@ from contextlib import aclosing, contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from frontend.errors import ServingError
+from frontend.errors import ModelChanged, ServingError
 from frontend.telemetry.requests import current_request
 from frontend.types import GenerationRequest, TextChunk
 
@@ -99,24 +99,35 @@ class Metrics:
             outcome = ServingError.code
             raise
         finally:
-            ended = time.perf_counter()
-            model = request.model
-            self.requests.labels(model, outcome).inc()
-            self.prompt_tokens.labels(model).inc(len(request.prompt_token_ids))
-            self.completion_tokens.labels(model).inc(num_tokens)
-            self.inference_seconds.labels(model).observe(ended - started)
-            if first_at is not None:
-                self.first_token_seconds.labels(model).observe(first_at - started)
-                if num_tokens > 1:
-                    mean = (ended - first_at) / (num_tokens - 1)
-                    self.output_token_seconds.labels(model).observe(mean)
-            if (record := current_request.get()) is not None:
-                record.model, record.generation_id = model, request.request_id
-                record.outcome = outcome
-                record.num_prompt_tokens += len(request.prompt_token_ids)
-                record.num_tokens += num_tokens
-                if first_at is not None and record.first_token_s is None:
-                    record.first_token_s = first_at - record.started
+            if outcome != ModelChanged.code:  # it is prepared again, and counted then
+                self._count(request, outcome, started, first_at, num_tokens)
+
+    def _count(
+        self,
+        request: GenerationRequest,
+        outcome: str,
+        started: float,
+        first_at: float | None,
+        num_tokens: int,
+    ) -> None:
+        ended = time.perf_counter()
+        model = request.model
+        self.requests.labels(model, outcome).inc()
+        self.prompt_tokens.labels(model).inc(len(request.prompt_token_ids))
+        self.completion_tokens.labels(model).inc(num_tokens)
+        self.inference_seconds.labels(model).observe(ended - started)
+        if first_at is not None:
+            self.first_token_seconds.labels(model).observe(first_at - started)
+            if num_tokens > 1:
+                mean = (ended - first_at) / (num_tokens - 1)
+                self.output_token_seconds.labels(model).observe(mean)
+        if (record := current_request.get()) is not None:
+            record.model, record.generation_id = model, request.request_id
+            record.outcome = outcome
+            record.num_prompt_tokens += len(request.prompt_token_ids)
+            record.num_tokens += num_tokens
+            if first_at is not None and record.first_token_s is None:
+                record.first_token_s = first_at - record.started
 
     @contextmanager
     def connection(self) -> Iterator[None]:

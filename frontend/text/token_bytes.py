@@ -31,11 +31,14 @@ class TokenBytes:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
+        kinds = _decoder_kinds(vocabulary.decoder)
+        has_pieces = "ByteFallback" in kinds  # Gemma's added tokens for runs of spaces are pieces
         self._added: dict[int, bytes] = {
             token_id: token.content.encode()
             for token_id, token in vocabulary.get_added_tokens_decoder().items()
+            if token.special or not has_pieces
         }
-        self._read: Callable[[int, str], bytes] = self._reader()
+        self._read: Callable[[int, str], bytes] = self._reader(kinds)
 
     def __call__(self, token_id: int) -> bytes:
         added = self._added.get(token_id)
@@ -44,8 +47,7 @@ class TokenBytes:
         piece = self._vocabulary.id_to_token(token_id)
         return b"" if piece is None else self._read(token_id, piece)
 
-    def _reader(self) -> Callable[[int, str], bytes]:
-        kinds = _decoder_kinds(self._vocabulary.decoder)
+    def _reader(self, kinds: set[str]) -> Callable[[int, str], bytes]:
         if "ByteLevel" in kinds:
             return lambda _, piece: _byte_level(piece)
         if "ByteFallback" in kinds:

@@ -59,7 +59,9 @@ class TritonClient:
         self._adapters = SentAdapters()
         self._stops: set[asyncio.Task[None]] = set()  # a task that nobody holds may vanish
 
-    async def loaded_model(self, name: str) -> LoadedModel:
+    async def loaded_model(self, name: str, *, is_asked_anew: bool = False) -> LoadedModel:
+        if is_asked_anew:
+            self.capabilities.invalidate(name)
         return await self.capabilities.get(name)
 
     async def embed(

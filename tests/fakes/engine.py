@@ -95,7 +95,7 @@ class FakeEngine:
         )
         return self.models[name]
 
-    async def loaded_model(self, name: str) -> LoadedModel:
+    async def loaded_model(self, name: str, *, is_asked_anew: bool = False) -> LoadedModel:
         if self.unexpected is not None:
             raise self.unexpected
         if not self.is_up:

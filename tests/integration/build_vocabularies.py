@@ -142,17 +142,23 @@ def write_byte_level_gguf(path: Path, cut: str | None, **options: Any) -> Path:
 
 
 def write_sentencepiece_gguf(
-    path: Path, reader: sentencepiece.SentencePieceProcessor, **options: Any
+    path: Path,
+    reader: sentencepiece.SentencePieceProcessor,
+    *,
+    cut: str = "default",
+    more: Mapping[str, TokenType] | None = None,
+    **options: Any,
 ) -> Path:
-    """What llama.cpp's converter makes of a SentencePiece model."""
+    """What llama.cpp's converter makes of a SentencePiece model, and `more` tokens."""
+    more = more or {}
     indices = range(reader.vocab_size())
     return write_gguf(
         path,
         model="llama",
-        cut="default",
-        tokens=[reader.id_to_piece(i) for i in indices],
-        scores=[reader.get_score(i) for i in indices],
-        kinds=[_kind(reader, i) for i in indices],
+        cut=cut,
+        tokens=[*(reader.id_to_piece(i) for i in indices), *more],
+        scores=[*(reader.get_score(i) for i in indices), *[0.0] * len(more)],
+        kinds=[*(_kind(reader, i) for i in indices), *more.values()],
         ids={"bos": reader.bos_id(), "eos": reader.eos_id(), "unknown": reader.unk_id()},
         **options,
     )

@@ -40,6 +40,7 @@ def test_every_variant_is_built_verified_and_described(built: Artefact) -> None:
         "openvino_model.bin",
         "openvino_model.xml",
         "tokenizer/chat_template.jinja",
+        "tokenizer/generation_config.json",
         "tokenizer/tokenizer.json",
         "tokenizer/tokenizer_config.json",
         "verification.json",

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import regex
 from gguf import TokenType
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, pre_tokenizers
 
 from build_engines.artefact import SpecialTokens
 from build_engines.tokenizers.cuts import CUTS
+from build_engines.tokenizers.huggingface import CHATGLM3_SPECIAL_TOKENS
 from build_engines.tokenizers.write import write_tokenizer
 from tests.integration.build_llama_vocab import LlamaVocab
 from tests.integration.build_vocabularies import (
@@ -29,12 +31,25 @@ from tests.integration.tokenizer_texts import mixed_texts
 # The models tell capitals from small letters in every script, llama.cpp only in Latin.
 CASED = {"gpt-4o", "llama4", "kanana2", "minimax-m2", "tekken"}
 COMPOSING = {"qwen2", "qwen35"}  # the models' normalizer, which llama.cpp leaves out
+# Source: o200k_base in tiktoken_ext/openai_public.py.
+_UPPER, _LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
+O200K_PATTERN = "|".join(
+    [
+        rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]*[{_LOWER}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        rf"[^\r\n\p{{L}}\p{{N}}]?[{_UPPER}]+[{_LOWER}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+        r"\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n/]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
 SPECIAL = [BOS, EOS, END_OF_TURN, "<tool>"]
 
 
-def convert(path: Path) -> tuple[Tokenizer, SpecialTokens]:
+def convert(path: Path, chat_template: str | None = None) -> tuple[Tokenizer, SpecialTokens]:
     directory = path.with_suffix("")
-    tokens = write_tokenizer(path, directory, max_seq_len=64)
+    tokens = write_tokenizer(path, directory, max_seq_len=64, chat_template=chat_template)
     return Tokenizer.from_file(str(directory / "tokenizer.json")), tokens
 
 
@@ -89,11 +104,13 @@ def test_files_of_2023_are_cut_as_their_architecture_is(tmp_path: Path) -> None:
 def sentencepiece_gguf(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """As Llama 2 and Mistral have it, and, without the first space, Gemma."""
+    """As Llama 2 and Mistral have it, and Gemma: without the first space, with tokens for runs."""
     folder = tmp_path_factory.mktemp("sentencepiece")
     reader = write_sentencepiece(folder / "tokenizer.model")
     flags = {"add_space_prefix": bool(request.param)}
-    return write_sentencepiece_gguf(folder / "vocabulary.gguf", reader, flags=flags)
+    symbols = [] if request.param else ["  ", "   ", "\n\n", "\n\n\n", "<b>"]
+    more = dict.fromkeys(symbols, TokenType.USER_DEFINED)
+    return write_sentencepiece_gguf(folder / "vocabulary.gguf", reader, more=more, flags=flags)
 
 
 def test_sentencepiece_equals_llama_cpp(sentencepiece_gguf: Path) -> None:
@@ -104,6 +121,26 @@ def test_sentencepiece_equals_llama_cpp(sentencepiece_gguf: Path) -> None:
     for text in texts:
         decoded = tokenizer.decode(ids_of(tokenizer, text), skip_special_tokens=False)
         assert decoded == text or BOS in text
+
+
+def test_chatglm3_has_its_special_tokens_behind_the_pieces(tmp_path: Path) -> None:
+    reader = write_sentencepiece(tmp_path / "tokenizer.model")
+    first = reader.vocab_size()
+    path = write_sentencepiece_gguf(
+        tmp_path / "chatglm3.gguf",
+        reader,
+        architecture="chatglm",
+        cut="chatglm-spm",
+        more=dict.fromkeys(CHATGLM3_SPECIAL_TOKENS, TokenType.CONTROL),
+        flags={"add_bos_token": False},
+    )
+    tokenizer, tokens = convert(path, chat_template="chatglm3")
+    prompt = "[gMASK]sop<|system|>\n 简短<|user|>\n 你好 hi<|assistant|>\n yes<|observation|>\n {}"
+    assert ids_of(tokenizer, prompt)[:3] == [first + 1, first + 3, first + 5]
+    # llama.cpp finds "sop" in "philosophy", too
+    texts = [prompt, *(text for text in mixed_texts(300) if "sop" not in text)]
+    assert differences(tokenizer, LlamaVocab(path), texts) == []
+    assert tokens.eos_ids == [2, first + 6, first + 8]
 
 
 def test_phi_3_takes_white_space_behind_its_special_tokens(tmp_path: Path) -> None:
@@ -198,3 +235,14 @@ def test_the_ends_of_turns_end_an_answer_as_in_llama_cpp(tmp_path: Path) -> None
     assert [tokenizer.id_to_token(index) for index in tokens.eos_ids] == [EOS, END_OF_TURN]
     reference = LlamaVocab(path)
     assert all(reference.ends_generation(index) for index in tokens.eos_ids)
+
+
+def test_gpt_oss_cuts_as_tiktoken_does(tmp_path: Path) -> None:
+    path = write_byte_level_gguf(tmp_path / "vocabulary.gguf", "gpt-4o")
+    tokenizer, _ = convert(path)
+    splits = tokenizer.pre_tokenizer
+    letters = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for text in mixed_texts(1000):
+        words = regex.findall(O200K_PATTERN, text)
+        expected = [letters.pre_tokenize_str(word)[0][0] for word in words]
+        assert [word for word, _ in splits.pre_tokenize_str(text)] == expected

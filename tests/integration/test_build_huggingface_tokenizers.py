@@ -25,6 +25,7 @@ QWEN_PATTERN = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| 
 GLM4_PATTERN = r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"""  # noqa: E501
 # Source: tekken.json of Mistral-Nemo-Instruct-2407.
 TEKKEN_PATTERN = r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"""  # noqa: E501
+GEMMA_SYMBOLS = ["<start_of_turn>", "<b>", "▁▁", "▁▁▁", "▁▁▁▁"]
 TEXTS = list(mixed_texts(1000))
 
 
@@ -139,7 +140,7 @@ def test_tekken_puts_its_special_tokens_before_the_ranks(checkpoint: Checkpoint)
     "options",
     [
         {},
-        {"add_dummy_prefix": False, "user_defined_symbols": ["<start_of_turn>", "<b>"]},
+        {"add_dummy_prefix": False, "user_defined_symbols": GEMMA_SYMBOLS},
         {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True},
         {"byte_fallback": False},
     ],
@@ -151,7 +152,7 @@ def test_sentencepiece_models_equal_sentencepiece(
     reader = write_sentencepiece(checkpoint.directory / "tokenizer.model", **options)
     tokens = checkpoint.convert()
     tokenizer = checkpoint.tokenizer()
-    texts = [*TEXTS, "<b>x <start_of_turn>user"]
+    texts = [*TEXTS, "<b>x <start_of_turn>user", *(f"a{' ' * n}b" for n in range(12))]
     if "normalization_rule_name" in options:  # `tokenizers` normalizes a letter with its marks
         texts = [text for text in texts if not any(map(is_mark, text))]
     for text in texts:
@@ -216,6 +217,16 @@ def test_a_tokenizer_json_is_kept_and_learns_the_tokens_beside_it(checkpoint: Ch
     tokenizer = checkpoint.tokenizer()
     assert ids_of(tokenizer, "<eos>a<|im_end|><eos>") == [2, 1, 3, 2]
     assert tokens == SpecialTokens(bos_id=None, eos_ids=[2, 1, 3], pad_id=0)
+
+
+def test_tokens_at_other_places_than_the_files_beside_say_are_refused(
+    checkpoint: Checkpoint,
+) -> None:
+    plain = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    plain.save(str(checkpoint.directory / "tokenizer.json"))
+    checkpoint.json("added_tokens.json", **{"<|im_end|>": 7})
+    with pytest.raises(BuildError, match=r"<\|im_end\|> at 2, the files beside it at 7"):
+        checkpoint.convert()
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,8 @@ class LlamaModel:
             self._context = self._make_context(num_cells, max_num_tokens, self.num_slots)
             self.num_cells = int(llama.n_ctx(self._context))
             self._memory = llama.get_memory(self._context)
+            if self._memory is None:
+                raise LlamaModelError(f"{path.name}: an encoder, which generates no text")
             self._step = _Step(max_num_tokens)
         except BaseException:
             self.close()

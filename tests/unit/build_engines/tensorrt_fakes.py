@@ -17,13 +17,14 @@ from typing import Any
 
 from build_engines import pipeline
 from build_engines.architecture import Architecture
-from build_engines.artefact import Artefact
+from build_engines.artefact import Artefact, SpecialTokens
 from build_engines.gpus import GPUS
 from build_engines.machine import Machine
 from build_engines.pipeline import build
 from build_engines.recipe import BuildPlan, Describe, Order
 from build_engines.source import fetch_stage
 from build_engines.spec import PathSource, Spec, TokenOptions
+from build_engines.special_tokens import write_special_tokens
 from build_engines.stages import Stage, StageContext
 from build_engines.tensorrt_recipe import TensorRtRecipe
 from build_engines.variants import Speculative, VariantLimits, VariantOptions
@@ -94,6 +95,7 @@ def write_tiny_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> N
     directory.mkdir()
     vocabulary = {f"t{index}": index for index in range(60)}
     Tokenizer(models.WordLevel(vocabulary, unk_token="t0")).save(str(directory / "tokenizer.json"))
+    write_special_tokens(SpecialTokens(bos_id=1, eos_ids=[2], pad_id=0), directory)
 
 
 def verify_nothing(order: Order, *, layout: Mapping[str, str], describe: Describe) -> Stage:

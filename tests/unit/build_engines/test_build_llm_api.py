@@ -77,6 +77,7 @@ def test_a_checkpoint_is_served_as_it_is_with_options_of_ours(
         "checkpoint/config.json",
         "checkpoint/model.safetensors",
         "llm_options.json",
+        "tokenizer/generation_config.json",
         "tokenizer/tokenizer.json",
     ]
     assert options_of(artefact) == {

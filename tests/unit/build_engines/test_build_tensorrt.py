@@ -12,10 +12,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from build_engines.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
+from build_engines.lora_files import WEIGHTS_NAME
 from build_engines.ordering import order_for
 from build_engines.plan import plan_lines
 from build_engines.spec import load_spec
@@ -78,6 +80,7 @@ def test_an_engine_is_built_and_published_with_its_own_limits(
     assert sorted(built.manifest.files) == [
         "engine/config.json",
         "engine/rank0.engine",
+        "tokenizer/generation_config.json",
         "tokenizer/tokenizer.json",
         "xgrammar_tokenizer_info.json",
     ]
@@ -137,6 +140,9 @@ def test_an_engine_for_adapters_takes_their_folders(tmp_path: Path, checkpoint: 
     poet = built.manifest.adapters["poet"]
     assert (poet.directory, poet.task_id > 0) == ("adapters/poet", True)
     assert f"{poet.directory}/model.lora_weights.npy" in built.manifest.files
+    assert built.manifest.adapters["poet"].rank == 4
+    weights = np.load(built.path / "adapters" / "poet" / WEIGHTS_NAME)
+    assert (str(weights.dtype), len(weights)) == ("float16", 8)
 
 
 @pytest.mark.usefixtures("tools")

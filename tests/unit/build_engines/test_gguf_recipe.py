@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -82,10 +81,9 @@ def test_the_quantization_has_the_name_that_llama_cpp_gives_it(
 
 
 def test_a_hugging_face_folder_is_refused_with_what_would_work(tmp_path: Path) -> None:
-    order = order_of(write_llama(tmp_path / "m.gguf"), tmp_path / "home")
-    assert order.checkpoint is not None
-    with pytest.raises(ChoiceError, match=r"give a \.gguf file, or build the variant openvino"):
-        GgufRecipe().plan(replace(order, checkpoint=replace(order.checkpoint, format="hf")))
+    spec = Spec(name="tiny", source=PathSource(path=str(tmp_path)))
+    with pytest.raises(ChoiceError, match=r"FILE\.gguf, or build the variant openvino"):
+        GgufRecipe().plan(order_for(spec, "gguf", tmp_path))
 
 
 @pytest.mark.parametrize(("asked", "expected"), [(None, CONTEXT), (100, 100), (9999, CONTEXT)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,8 +57,11 @@ def shifted(struct: ctypes.Structure, after: str) -> ctypes.Structure:
     return kind.from_buffer_copy((data[:cut] + b"\x07\0\0\0" + data[cut:])[: len(data)])
 
 
-def test_the_installed_wheel_is_accepted() -> None:
+def test_the_installed_wheel_is_accepted_and_no_other_is_asked_for() -> None:
     Llama(Library())
+    project = Path(__file__).parents[3] / "pyproject.toml"
+    wanted = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert f"xllamacpp=={BUILT_FOR}" in wanted
 
 
 CONTEXT_FIELDS = [name for name, *_ in ContextParams._fields_]

@@ -123,6 +123,26 @@ def test_nothing_is_kept_of_recurrent_models_nor_without_reuse(
     batcher.close()
 
 
+def test_a_conversation_goes_on_in_its_slot_and_pushes_no_other_out() -> None:
+    batcher = make_batcher(FakeLlama(256, num_slots=2), max_num_sequences=1)
+    first, second = [*range(20)], [*range(40, 60)]
+    answer = submit(batcher, first, 4).wait().token_ids()
+    submit(batcher, second, 4).wait()
+    assert num_cached(submit(batcher, [*first, *answer, 9], 4)) == 23
+    assert num_cached(submit(batcher, second, 4)) == 19
+    batcher.close()
+
+
+def test_no_more_is_given_up_than_is_needed_and_the_oldest_first() -> None:
+    batcher = make_batcher(FakeLlama(60, num_slots=8))
+    prompts = [[index, *range(10, 24)] for index in range(3)]
+    for prompt in prompts:
+        submit(batcher, prompt, 1).wait()
+    submit(batcher, [*range(30, 50)], 1).wait()  # 15 of 60 cells are free, 20 are needed
+    assert [num_cached(submit(batcher, prompt, 1)) for prompt in reversed(prompts)] == [14, 14, 0]
+    batcher.close()
+
+
 def test_preemption_changes_no_output() -> None:
     model = FakeLlama(50)
     batcher = make_batcher(model)

@@ -52,6 +52,12 @@ def test_special_tokens_are_their_own_text(tokenizer: Tokenizer) -> None:
     assert TokenBytes(tokenizer)(id_of(tokenizer, BOS)) == BOS.encode()
 
 
+def test_added_pieces_of_spaces_are_spaces() -> None:
+    tokenizer = sentencepiece_tokenizer()
+    tokenizer.add_tokens([AddedToken("▁▁", normalized=False)])  # as in Gemma's tokenizer.json
+    assert TokenBytes(tokenizer)(id_of(tokenizer, "▁▁")) == b"  "
+
+
 def test_an_id_without_a_token_is_nothing() -> None:
     assert TokenBytes(byte_level_tokenizer())(100_000) == b""
 
