@@ -77,7 +77,9 @@ def test_a_build_that_is_killed_goes_on_and_makes_the_same_artefact(
     stages = [line.split()[1] for line in resumed.stderr.splitlines()]
     assert stages == ["convert", "verify", "publish"]
     (found,) = list_artefacts(tmp_path)
-    assert found.content_hash == build(MODEL, "q8_0", home).content_hash
+    undisturbed = build(MODEL, "q8_0", home)
+    assert found.manifest.files == undisturbed.manifest.files
+    assert found.content_hash == undisturbed.content_hash
 
 
 def test_what_is_built_is_found_in_less_than_a_tenth_of_a_second(home: Path) -> None:
