@@ -75,7 +75,7 @@ def _convert(order: Order, out: Path, context: StageContext) -> None:
     import openvino
 
     from build_engines import bert_ir
-    from build_engines.openvino_ir import MODEL_XML
+    from build_engines.openvino_ir import MODEL_XML, name_by_place
 
     assert order.fetched is not None
     assert order.max_seq_len is not None
@@ -88,6 +88,7 @@ def _convert(order: Order, out: Path, context: StageContext) -> None:
         )
     graph = bert_ir.build_graph(bert_ir.read_weights(order.fetched / _WEIGHTS_NAME), config)
     is_half = _bytes_per_weight(order.variant.quantization) == 2
+    name_by_place(graph)
     openvino.save_model(graph, out / MODEL_XML, compress_to_fp16=is_half)
 
 

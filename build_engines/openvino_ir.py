@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from build_engines.errors import ConversionError, DiskSpaceError
 from build_engines.gguf_file import field, optional_field
@@ -75,10 +75,23 @@ def _optimize(source: Path, target: Path) -> None:
 
     model = openvino.Core().read_model(source)
     fuse(model)
+    name_by_place(model)
     try:
         openvino.save_model(model, target, compress_to_fp16=False)
     except _FOREIGN_ERRORS as exc:
         raise DiskSpaceError(f"cannot write OpenVINO's model ({_reason(exc)}): make room") from exc
+
+
+def name_by_place(model: Any) -> None:
+    """Gives the operations of an openvino.Model names that depend on the model alone.
+
+    OpenVINO numbers them through in a process: the second model of a process would get others,
+    and its file another hash.
+    """
+    model.set_friendly_name("model")
+    for index, node in enumerate(model.get_ordered_ops()):
+        if node.get_type_name() not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{node.get_type_name()}_{index}")
 
 
 def check(directory: Path) -> int:

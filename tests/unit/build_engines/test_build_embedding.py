@@ -162,6 +162,12 @@ def test_the_tokenizer_neither_cuts_nor_pads(spec: Spec, tmp_path: Path) -> None
     assert [tokenizer.encode(text).ids for text in TEXTS] == TEXT_TOKEN_IDS
 
 
+def test_the_second_build_of_a_process_makes_the_same_files(spec: Spec, tmp_path: Path) -> None:
+    recipes = {"embedding": EmbeddingRecipe()}
+    first, second = (build(spec, None, tmp_path / home, recipes=recipes) for home in "ab")
+    assert first.manifest.files == second.manifest.files
+
+
 def test_half_precision_is_half_as_large_and_close(spec: Spec, tmp_path: Path) -> None:
     sizes = {}
     for variant in ("f32", "f16"):
