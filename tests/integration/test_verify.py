@@ -40,10 +40,15 @@ def copied(artefact: Artefact, folder: Path) -> Artefact:
     return replace(artefact, path=folder)
 
 
+def triton_processes() -> set[int]:
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    return {child.pid for child in children if "triton" in child.name()}
+
+
 def test_a_published_model_is_verified_again_by_what_was_recorded(
     artefact: Artefact, tmp_path: Path
 ) -> None:
-    log = io.StringIO()
+    log, others = io.StringIO(), triton_processes()
     verified = verify(artefact, home=tmp_path, log=log, record_to=tmp_path / "new")
     before = artefact.manifest.verification
     assert before is not None
@@ -55,8 +60,7 @@ def test_a_published_model_is_verified_again_by_what_was_recorded(
     assert (tmp_path / "new").read_bytes() == (artefact.path / RECORD_NAME).read_bytes()
     assert 'verify: golden answer: {"token_ids":[504,' in log.getvalue()
     assert "triton: " in log.getvalue()
-    children = psutil.Process(os.getpid()).children(recursive=True)
-    assert [child.name() for child in children if "triton" in child.name()] == []
+    assert triton_processes() <= others
 
 
 def test_damaged_weights_are_refused(artefact: Artefact, tmp_path: Path) -> None:
