@@ -86,7 +86,7 @@ def _tokenizer(order: Order, out: Path, max_seq_len: int) -> None:
 
 
 def _same_file(order: Order) -> Oracle:
-    """Held to llama.cpp alone, with keys and values in f32: what remains is what we do."""
+    """Held to llama.cpp alone: what remains is what we do."""
     from build_engines.verify.oracle import Oracle, OracleFormat
 
     assert order.fetched is not None

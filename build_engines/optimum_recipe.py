@@ -38,7 +38,7 @@ MODEL_TYPES = frozenset(
         *("gemma3_text", "phi3", "glm", "glm4", "gpt_oss"),
     }
 )
-_REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
+REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
 _TOOLS = ("optimum-intel", "transformers", "torch", "openvino", "nncf")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
 _TOKENIZER_BYTES = 16 << 20
@@ -66,36 +66,9 @@ class OptimumRecipe:
         weights = num_parameters(order)
         is_int8 = order.variant.quantization == "int8"
         layout = {"convert" if is_int8 else "export": "", "tokenizer": "tokenizer"}
-        stages = [
-            Stage(
-                name="tokenizer",
-                inputs={
-                    "max_seq_len": max_seq_len,
-                    "chat_template": order.spec.chat_template,
-                    "tools": tools,
-                },
-                run=lambda out, context: _tokenizer(order, out),
-                required_bytes=_TOKENIZER_BYTES,
-            ),
-            Stage(
-                name="export",
-                inputs={"tools": tools},
-                run=lambda out, context: _export(order, out, context),
-                required_bytes=4 * weights,
-                required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
-                commands=(_shown(_export_command(order.fetched or Path("CHECKPOINT"), Path())),),
-            ),
-        ]
+        stages = [_tokenizer_stage(order, max_seq_len, tools), _export_stage(order, weights, tools)]
         if is_int8:
-            stages.append(
-                Stage(
-                    name="convert",
-                    inputs={"tools": tools},
-                    run=_compress,
-                    required_bytes=int(1.1 * weights),
-                    required_memory_bytes=5 * weights,
-                )
-            )
+            stages.append(_compress_stage(weights, tools))
 
         def describe(done: Mapping[str, Path]) -> Produced:
             return _describe(order, done, max_seq_len, tools)
@@ -131,7 +104,7 @@ def _versions(python: str) -> dict[str, str]:
     if finished.returncode != 0:
         raise ToolError(
             f"{python} has no optimum-intel, which turns PyTorch's models into OpenVINO's: run "
-            f"`python3 -m venv DIR && DIR/bin/pip install {' '.join(_REQUIREMENTS)}` and set "
+            f"`python3 -m venv DIR && DIR/bin/pip install {' '.join(REQUIREMENTS)}` and set "
             f"{PYTHON_VARIABLE}=DIR/bin/python"
         )
     return msgspec.json.decode(finished.stdout, type=dict[str, str])
@@ -154,6 +127,41 @@ def _check(order: Order) -> None:
         )
 
 
+def _tokenizer_stage(order: Order, max_seq_len: int, tools: dict[str, str]) -> Stage:
+    return Stage(
+        name="tokenizer",
+        inputs={
+            "max_seq_len": max_seq_len,
+            "chat_template": order.spec.chat_template,
+            "tools": tools,
+        },
+        run=lambda out, context: _tokenizer(order, out),
+        required_bytes=_TOKENIZER_BYTES,
+    )
+
+
+def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
+    command = _export_command(order.fetched or Path("CHECKPOINT"), Path())
+    return Stage(
+        name="export",
+        inputs={"tools": tools},
+        run=lambda out, context: _export(order, out, context),
+        required_bytes=4 * weights,
+        required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
+        commands=(" ".join(command),),
+    )
+
+
+def _compress_stage(weights: int, tools: dict[str, str]) -> Stage:
+    return Stage(
+        name="convert",
+        inputs={"tools": tools},
+        run=_compress,
+        required_bytes=int(1.1 * weights),
+        required_memory_bytes=5 * weights,
+    )
+
+
 def _tokenizer(order: Order, out: Path) -> None:
     from build_engines.tokenizers.write import write_tokenizer
 
@@ -174,10 +182,6 @@ def _export_command(checkpoint: Path, out: Path) -> list[str]:
         *("--task", "text-generation-with-past", "--disable-convert-tokenizer"),
         *("--weight-format", "fp32", str(out)),
     ]
-
-
-def _shown(command: list[str]) -> str:
-    return " ".join(command)
 
 
 def _export(order: Order, out: Path, context: StageContext) -> None:

@@ -93,7 +93,8 @@ class ModelRepository:
             try:
                 await self._change(artefact)
             except ModelLoadFailed as exc:
-                self._failed.add(artefact, str(exc.values["reason"]))
+                reason, *_trace = str(exc.values["reason"]).split("\n")
+                self._failed.add(artefact, reason)
                 raise
 
     async def _change(self, artefact: Artefact) -> None:

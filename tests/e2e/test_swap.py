@@ -15,9 +15,11 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from build_engines.artefact import Artefact
 from build_engines.retention import rollback
+from frontend.cli import app
 from tests.e2e.conftest import load
 from tests.e2e.stack import Stack, eventually
 from tests.fakes.scripted import VARIANT, write_scripted_model
@@ -156,6 +158,13 @@ def says(stack: Stack) -> str:
     return str(httpx.post(f"{stack.url}/api/v1/generate", json=body, timeout=30).json()["text"])
 
 
+def models_command(home: Path, *arguments: str) -> str:
+    """`inflight models` finds the stack by its home folder."""
+    result = CliRunner().invoke(app, ["models", *arguments, "--home", str(home)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
 def test_a_version_that_does_not_load_leaves_the_one_before_serving(
     stack: Stack, home: Path, artefact: Artefact, first_version: Artefact
 ) -> None:
@@ -165,6 +174,7 @@ def test_a_version_that_does_not_load_leaves_the_one_before_serving(
     assert "either text or token_ids" in failed["reason"]
     assert described(stack)["version"] == first_version.manifest.version
     assert says(stack) == TEXTS[1]
-    rollback(home, MODEL, VARIANT)
-    assert described(stack)["failed"] is None
+    assert f"version {first_version.manifest.version} loaded" in models_command(home, "list")
+    models_command(home, "rollback", MODEL)
+    eventually(lambda: described(stack)["failed"] is None)
     assert says(stack) == TEXTS[1]

@@ -272,6 +272,9 @@ def test_models(client: RawClient) -> None:
         "variant": "q8_0",
         "quantization": "q8_0",
         "variants": ["f16", "q8_0"],
+        "version": 1,
+        "adapters": [],
+        "failed": None,
     }
 
 

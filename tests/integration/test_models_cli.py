@@ -249,3 +249,20 @@ def test_adapters_make_a_new_version(
     changed = replace(published.manifest, engine=too_low)
     path.write_bytes(msgspec.json.encode(changed))
     assert "has rank 4" in error_of(run(home, "add", "b", "--adapter", f"x={wide}"))
+
+
+def test_an_openvino_model_is_published_as_it_is(home: Path, artefact: Artefact) -> None:
+    source = home / "exported"
+    source.mkdir()
+    for name in ("openvino_model.xml", "openvino_model.bin"):
+        (source / name).symlink_to(artefact.path / name)
+    arguments = ("add", source, "--tokenizer", artefact.path / "tokenizer", "--name", "ir")
+    assert "--max-seq-len" in error_of(run(home, *arguments))
+    result = run(home, *arguments, "--max-seq-len", 512)
+    assert result.exit_code == 0, result.stderr
+    published = find_artefact(home, "ir", "openvino")
+    assert published is not None
+    manifest = published.manifest
+    assert (manifest.kind, manifest.limits.max_seq_len) == ("cpu", 512)
+    assert manifest.limits.vocab_size == artefact.manifest.limits.vocab_size
+    assert artefact.manifest.tokens.eos_ids[0] in manifest.tokens.eos_ids

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from build_engines.checkpoint import Checkpoint, open_checkpoint
 from build_engines.errors import BuildError, ChoiceError, ToolError
-from build_engines.optimum_recipe import PYTHON_VARIABLE, OptimumRecipe
+from build_engines.optimum_recipe import PYTHON_VARIABLE, REQUIREMENTS, OptimumRecipe
 from build_engines.recipe import Order
 from build_engines.spec import PathSource
 from build_engines.stages import StageContext
@@ -115,6 +116,15 @@ def test_the_export_never_runs_the_checkpoints_code_nor_asks_the_hub(tmp_path: P
     assert "--trust-remote-code" not in arguments
     assert offline == "1"
     assert export.commands[0].split()[1:-1] == arguments[:-1]
+
+
+def test_what_the_error_says_to_install_is_what_is_declared_and_tested() -> None:
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert tuple(project["optional-dependencies"]["openvino-export"]) == REQUIREMENTS
+    locked = (root / "tests/e2e/clients/reference/requirements.lock").read_text()
+    for requirement in REQUIREMENTS:
+        assert f"\n{requirement} " in locked
 
 
 def test_a_plan_is_made_before_anything_is_there(tmp_path: Path) -> None:

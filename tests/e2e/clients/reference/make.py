@@ -11,6 +11,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+import torch
 import transformers
 from checkpoints import write_checkpoint
 from families import FAMILIES, QUESTION
@@ -18,6 +19,7 @@ from gguf_files import write_gguf
 
 
 def main(out: Path, templates: Path, specs: list[str]) -> None:
+    torch.set_num_threads(1)  # for so small matrices more of them only get in each other's way
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     answers = {}
