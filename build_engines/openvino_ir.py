@@ -86,12 +86,15 @@ def name_by_place(model: Any) -> None:
     """Gives the operations of an openvino.Model names that depend on the model alone.
 
     OpenVINO numbers them through in a process: the second model of a process would get others,
-    and its file another hash.
+    and its file another hash. Inputs with names of their own keep them: paged attention looks
+    for them.
     """
     model.set_friendly_name("model")
     for index, node in enumerate(model.get_ordered_ops()):
-        if node.get_type_name() not in ("Parameter", "Result"):
-            node.set_friendly_name(f"{node.get_type_name()}_{index}")
+        kind = node.get_type_name()
+        is_numbered = node.get_friendly_name().startswith(f"{kind}_")
+        if is_numbered or kind not in ("Parameter", "Result"):
+            node.set_friendly_name(f"{kind}_{index}")
 
 
 def check(directory: Path) -> int:
