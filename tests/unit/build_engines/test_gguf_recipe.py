@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
+from build_engines.artefact import SpecialTokens
 from build_engines.errors import ChoiceError, SourceError
 from build_engines.gguf_file import open_gguf, quantization
 from build_engines.gguf_recipe import GgufRecipe
@@ -17,6 +18,7 @@ from build_engines.recipe import Order
 from build_engines.shards import shard_names, shard_paths
 from build_engines.source import fetch_stage, fetched_path
 from build_engines.spec import PathSource, Spec
+from build_engines.special_tokens import write_special_tokens
 from build_engines.stages import StageStore
 from tests.fakes.gguf_files import CONTEXT, NUM_TOKENS, write_llama
 
@@ -93,7 +95,10 @@ def test_limits_are_the_specs_and_no_more_than_the_files(
     order = order_of(write_llama(tmp_path / "m.gguf"), tmp_path / "home", asked)
     plan = GgufRecipe().plan(order)
     (fetch,) = (tmp_path / "home" / "builds").glob("fetch-*")
-    produced = plan.describe({"fetch": fetch})
+    tokenizer = tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    write_special_tokens(SpecialTokens(bos_id=1, eos_ids=[2], pad_id=None), tokenizer)
+    produced = plan.describe({"fetch": fetch, "tokenizer": tokenizer})
     assert (produced.format, produced.quantization) == ("gguf", "f32")
     limits = produced.limits
     assert (limits.max_seq_len, limits.max_input_len) == (expected, expected - 1)
