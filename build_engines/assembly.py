@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
-from build_engines.artefact import SCHEMA_VERSION, Artefact, FileEntry, Manifest
-from build_engines.manifest import content_hash
+from build_engines.artefacts.artefact import SCHEMA_VERSION, Artefact, FileEntry, Manifest
+from build_engines.artefacts.manifest import content_hash
 from build_engines.recipe import Describe, Order, Produced
 from build_engines.stages import stage_files
-from build_engines.verified import RECORD_FOLDER, VERIFY, Verified, read_verified
+from build_engines.verify.verified import RECORD_FOLDER, VERIFY, Verified, read_verified
 
 
 def assemble(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from build_engines.artefact import list_artefacts
+from build_engines.artefacts.artefact import list_artefacts
 from build_engines.errors import BuildError
 from build_engines.ordering import Request, order_of
 from build_engines.pipeline import build_order

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from build_engines.architecture import Architecture
-from build_engines.checkpoint import open_checkpoint
+from build_engines.checkpoints.architecture import Architecture
+from build_engines.checkpoints.checkpoint import open_checkpoint
+from build_engines.checkpoints.hub import read_config
+from build_engines.checkpoints.source import local_path
+from build_engines.cpu.openvino_ir import ARCHITECTURES
 from build_engines.errors import SourceError, UnknownArchitectureError
-from build_engines.families import family_of
-from build_engines.family import GPU_QUANTIZATIONS, Family
-from build_engines.hub import read_config
-from build_engines.openvino_ir import ARCHITECTURES
+from build_engines.families.family import GPU_QUANTIZATIONS, Family
+from build_engines.families.table import family_of
 from build_engines.ordering import is_gguf, name_of, parse_checkpoint
-from build_engines.source import local_path
 from build_engines.spec import HubSource, PathSource, Source
 from build_engines.variants import GGUF_AS_IT_IS, GGUF_QUANTIZATIONS, OPENVINO, OPTIMUM_VARIANTS
 

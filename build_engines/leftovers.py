@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from build_engines.hub import downloads_dir
+from build_engines.artefacts.retention import Garbage
+from build_engines.checkpoints.hub import downloads_dir
 from build_engines.lock import try_build_lock
-from build_engines.retention import Garbage
 from build_engines.stages import PARTIAL_SUFFIX, SMALL_BYTES, own_bytes
 
 

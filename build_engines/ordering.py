@@ -10,13 +10,13 @@ from pathlib import Path
 
 import msgspec
 
-from build_engines.artefact import is_safe_name
-from build_engines.checkpoint import Checkpoint
+from build_engines.artefacts.artefact import is_safe_name
+from build_engines.checkpoints.checkpoint import Checkpoint
+from build_engines.checkpoints.needed_files import GGUF_SUFFIX
+from build_engines.checkpoints.source import fetch_stage
 from build_engines.errors import ChoiceError, SourceError, SpecError, UnknownArchitectureError
-from build_engines.families import FAMILIES, family_of
-from build_engines.needed_files import GGUF_SUFFIX
+from build_engines.families.table import FAMILIES, family_of
 from build_engines.recipe import Order
-from build_engines.source import fetch_stage
 from build_engines.spec import HubSource, PathSource, Source, Spec, load_spec, read_spec, spec_names
 from build_engines.variants import GGUF_AS_IT_IS, OPENVINO, Variant
 

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from build_engines import hub
-from build_engines.architecture import Architecture
-from build_engines.artefact import (
+from build_engines.artefacts.artefact import (
     Artefact,
     artefact_dir,
     find_artefact,
@@ -21,22 +19,24 @@ from build_engines.artefact import (
     publish,
 )
 from build_engines.assembly import assemble
-from build_engines.checkpoint import open_checkpoint
-from build_engines.cpu_recipe import CpuRecipe
-from build_engines.embedding_recipe import EmbeddingRecipe
+from build_engines.checkpoints import hub
+from build_engines.checkpoints.architecture import Architecture
+from build_engines.checkpoints.checkpoint import open_checkpoint
+from build_engines.checkpoints.source import fetch_stage, fetched_path, local_path
+from build_engines.cpu.embedding_recipe import EmbeddingRecipe
+from build_engines.cpu.gguf_recipe import GgufRecipe
+from build_engines.cpu.optimum_recipe import OptimumRecipe
+from build_engines.cpu.recipe import CpuRecipe
 from build_engines.errors import ChoiceError
-from build_engines.gguf_recipe import GgufRecipe
-from build_engines.llm_api_recipe import LlmApiRecipe
+from build_engines.llm_api.recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.machine import THIS_MACHINE, Machine
-from build_engines.optimum_recipe import OptimumRecipe
 from build_engines.ordering import order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
-from build_engines.source import fetch_stage, fetched_path, local_path
 from build_engines.spec import HubSource, Spec, load_spec
 from build_engines.stages import Finished, Stage, StageStore, builds_dir, failures_in_log
-from build_engines.tensorrt_recipe import TensorRtRecipe
+from build_engines.tensorrt.recipe import TensorRtRecipe
 
 # By Variant.recipe
 RECIPES: Mapping[str, Recipe] = {

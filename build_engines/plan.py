@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from build_engines.artefact import find_artefact
+from build_engines.artefacts.artefact import find_artefact
 from build_engines.errors import BuildError
 from build_engines.machine import THIS_MACHINE, Machine
 from build_engines.pipeline import RECIPES, plan_early, recipe_for

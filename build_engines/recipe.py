@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from build_engines.architecture import Architecture
-from build_engines.artefact import Adapter, EngineFacts, Limits, SpecialTokens
-from build_engines.checkpoint import Checkpoint
+from build_engines.artefacts.artefact import Adapter, EngineFacts, Limits, SpecialTokens
+from build_engines.checkpoints.architecture import Architecture
+from build_engines.checkpoints.checkpoint import Checkpoint
 from build_engines.spec import Source, Spec
 from build_engines.stages import Stage
 from build_engines.variants import Variant

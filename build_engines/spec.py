@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from build_engines.architecture import Architecture
-from build_engines.artefact import is_safe_name
+from build_engines.artefacts.artefact import is_safe_name
+from build_engines.checkpoints.architecture import Architecture
 from build_engines.errors import SpecError
 from build_engines.variants import (
     KindOf,

@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from build_engines.artefact import FileEntry, describe_files, sync_tree
+from build_engines.artefacts.artefact import FileEntry, describe_files, sync_tree
+from build_engines.artefacts.versions import sync
 from build_engines.errors import BuildError, ToolError
 from build_engines.progress import Progress
-from build_engines.versions import sync
 
 STAGE_FILE = "stage.json"
 PARTIAL_SUFFIX = ".partial"

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from build_engines.artefact import (
+from build_engines.artefacts.artefact import (
     Artefact,
     artefact_dir,
     find_artefact,
     list_artefacts,
     read_artefact,
 )
+from build_engines.artefacts.versions import current_version
 from build_engines.errors import ArtefactError
-from build_engines.versions import current_version
 from frontend.errors import ModelNotFound, ModelNotLoaded, VariantNotFound
 from frontend.text.output_format import OutputFormat, output_format
 from frontend.text.tokenizer import TextTokenizer

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sanic import Request
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.catalog import Catalog
 from frontend.engine import Engine
 from frontend.responses.background import BackgroundRuns

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from build_engines.artefact import Artefact, find_artefact
+from build_engines.artefacts.artefact import Artefact, find_artefact
 from build_engines.errors import ArtefactError
 from build_engines.spec import buildable_variants
 from frontend.catalog import Catalog

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from build_engines import lora_files
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
+from build_engines.lora import files as lora_files
 from frontend import guides
 from frontend.catalog import Catalog
 from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser, Reading

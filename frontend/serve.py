@@ -15,8 +15,8 @@ from typing import TextIO
 import psutil
 from rich.console import Console
 
-from build_engines.artefact import find_artefact, list_artefacts
-from build_engines.launch import count_gpus, launched_model, starter
+from build_engines.artefacts.artefact import find_artefact, list_artefacts
+from build_engines.gpu.launch import count_gpus, launched_model, starter
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from build_engines.spec import load_spec, spec_names

@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from build_engines.artefact import Artefact, list_artefacts
+from build_engines.artefacts.artefact import Artefact, list_artefacts
 from build_engines.errors import BuildError, LaunchError
-from build_engines.launch import (
+from build_engines.gpu.launch import (
     GPU_KINDS,
     NVIDIA_BINARY,
     Command,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import SCHEMA_VERSION, Artefact
+from build_engines.artefacts.artefact import SCHEMA_VERSION, Artefact
+from build_engines.artefacts.versions import current_version, make_current
 from build_engines.pipeline import build
-from build_engines.versions import current_version, make_current
 from tests.golden_files import Golden
 
 DEFAULT_MODEL = "smollm2-135m-instruct"

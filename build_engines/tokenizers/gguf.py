@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from gguf import GGUFReader, TokenType
 from tokenizers import Tokenizer, normalizers
 
+from build_engines.checkpoints.gguf_file import field, optional_field
 from build_engines.errors import ConversionError
-from build_engines.gguf_file import field, optional_field
 from build_engines.tokenizers.byte_level import byte_level
 from build_engines.tokenizers.cuts import COMPOSING, CUTS, LLAMA3_LIKE
 from build_engines.tokenizers.found import (

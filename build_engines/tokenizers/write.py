@@ -12,9 +12,9 @@ from pathlib import Path
 import orjson
 from gguf import GGUFReader
 
-from build_engines.artefact import SpecialTokens
-from build_engines.gguf_file import open_gguf
-from build_engines.special_tokens import write_special_tokens
+from build_engines.artefacts.artefact import SpecialTokens
+from build_engines.checkpoints.gguf_file import open_gguf
+from build_engines.checkpoints.special_tokens import write_special_tokens
 from build_engines.tokenizers.ends import end_ids
 from build_engines.tokenizers.found import DEFAULT_TEMPLATE, FoundTokenizer
 from build_engines.tokenizers.gguf import read_gguf

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from build_engines.artefact import VerificationResult
+from build_engines.artefacts.artefact import VerificationResult
 from build_engines.errors import VerificationError
 from build_engines.spec import EmbeddingVerification
 from build_engines.verify import rules

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from build_engines.artefact import VerificationResult
+from build_engines.artefacts.artefact import VerificationResult
 from build_engines.verify import rules
 from build_engines.verify.asking import Asker, Probe
 from build_engines.verify.oracle import OracleProcess, OracleQuestion

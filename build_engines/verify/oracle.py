@@ -108,7 +108,7 @@ class OpenVinoModel:
     def __init__(self, folder: Path) -> None:
         import openvino
 
-        from build_engines.openvino_ir import MODEL_XML
+        from build_engines.cpu.openvino_ir import MODEL_XML
 
         self._compiled: Any = openvino.Core().compile_model(
             folder / MODEL_XML, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from build_engines.artefact import Artefact, list_artefacts
+from build_engines.artefacts.artefact import Artefact, list_artefacts
 from build_engines.errors import VerificationError
 from build_engines.spec import EmbeddingVerification
 from build_engines.verify.rules import ScoredText

@@ -7,7 +7,7 @@ from typing import TextIO
 
 import msgspec
 
-from build_engines.artefact import VerificationResult
+from build_engines.artefacts.artefact import VerificationResult
 from build_engines.verify.record import Record
 
 FIRST_RECORD = "none: the first of its model to be verified here"

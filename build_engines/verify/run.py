@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from build_engines.errors import VerificationError
 from build_engines.spec import EmbeddingVerification, Verification
-from build_engines.verified import Verified
 from build_engines.verify import embedding, generator
 from build_engines.verify.oracle import Oracle
 from build_engines.verify.record import Record, find_record
@@ -21,6 +20,7 @@ from build_engines.verify.report import Outcome, Report
 from build_engines.verify.scratch import Ask, ScratchTriton, check_backend, scratch_triton
 from build_engines.verify.texts import tokenize, tokenize_rows
 from build_engines.verify.thresholds import SAME_WEIGHTS_TOLERANCE, tolerance_of
+from build_engines.verify.verified import Verified
 from frontend.errors import ServingError
 from frontend.settings import SettingsError, load_settings
 

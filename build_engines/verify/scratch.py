@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from build_engines.errors import VerificationError
-from build_engines.launch import CPP_KIND, count_gpus, launched_model, starter
+from build_engines.gpu.launch import CPP_KIND, count_gpus, launched_model, starter
 from frontend.settings import Settings
 from frontend.telemetry.memory import model_bytes
 from frontend.triton.client import TritonClient

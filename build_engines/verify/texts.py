@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from build_engines.artefact import Limits
+from build_engines.artefacts.artefact import Limits
 from build_engines.errors import VerificationError
 from build_engines.spec import Verification
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 from sanic import HTTPResponse, Request
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.catalog import CatalogModel

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sanic import HTTPResponse, Request
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
 from frontend.context import Context, context_of

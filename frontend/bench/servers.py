@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.bench.line_process import LineProcess
 from frontend.bench.options import BenchError
 from frontend.processes import die_with_parent
@@ -143,7 +143,8 @@ def cached_gguf(home: Path, model: str, variant: str) -> Path:
     Raises:
         BenchError: no spec says where the model's weights are.
     """
-    from build_engines import gguf_file, gguf_requant, source
+    from build_engines.checkpoints import gguf_file, source
+    from build_engines.cpu import gguf_requant
     from build_engines.progress import ShownProgress
     from build_engines.spec import PackageSource, load_spec, spec_names
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from build_engines.artefact import Artefact, find_artefact
+from build_engines.artefacts.artefact import Artefact, find_artefact
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from frontend.bench import plot, report, runner, servers

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_engines import retention
-from build_engines.artefact import Artefact, artefact_dir, verify_hashes
+from build_engines.artefacts import retention
+from build_engines.artefacts.artefact import Artefact, artefact_dir, verify_hashes
+from build_engines.artefacts.versions import previous_version
 from build_engines.errors import ArtefactError, ChoiceError, SourceError
-from build_engines.versions import previous_version
 from frontend.manage.inventory import Entry, entries_of
 from frontend.manage.server import Server, ServerError
 
@@ -33,14 +33,14 @@ def add(home: Path, given: Given) -> Artefact:
     """Publish it as it is. Raises BuildError."""
     if given.source.suffix == GGUF_SUFFIX:
         return _add_gguf(home, given)
-    from build_engines.adopting import Adoption, adopt
+    from build_engines.artefacts.adopting import Adoption, adopt
 
     return adopt(Adoption(**asdict(given)), home)
 
 
 def add_adapters(home: Path, name: str, variant: str | None, given: Sequence[str]) -> Artefact:
     """Publish a version of a model that also has these adapters (NAME=FOLDER)."""
-    from build_engines.adopting import add_adapters
+    from build_engines.artefacts.adopting import add_adapters
 
     adapters = {}
     for one in given:

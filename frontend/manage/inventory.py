@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from build_engines.artefact import Artefact, artefact_dir, find_artefact, models_dir
+from build_engines.artefacts.artefact import Artefact, artefact_dir, find_artefact, models_dir
+from build_engines.artefacts.retention import published_variants
+from build_engines.artefacts.versions import current_version, previous_version, version_numbers
 from build_engines.errors import BuildError
-from build_engines.retention import published_variants
-from build_engines.versions import current_version, previous_version, version_numbers
 
 Loaded = Mapping[str, Mapping[str, Any]]  # the server's entries by name
 

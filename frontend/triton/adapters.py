@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from build_engines.lora_files import CONFIG_NAME, WEIGHTS_NAME
+from build_engines.lora.files import CONFIG_NAME, WEIGHTS_NAME
 from frontend.errors import GenerationFailed
 from frontend.types import GenerationRequest, LoadedModel, ServedVersion
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 
 logger = logging.getLogger(__name__)
 

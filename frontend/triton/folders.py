@@ -18,7 +18,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
 from frontend.triton.capabilities import TOKENIZER_HASH

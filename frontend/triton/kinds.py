@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from build_engines.artefact import Artefact
-from build_engines.launch import gpu_device_ids, parse_gpus
+from build_engines.artefacts.artefact import Artefact
+from build_engines.gpu.launch import gpu_device_ids, parse_gpus
 from frontend.settings import Settings
 from frontend.triton.tensorrt_values import engine_values
 from triton_models.llm_api.options import read_options, undeclared_tensors

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, TypeVar
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.errors import ModelLoadFailed, ServingError
 from frontend.settings import Settings
 from frontend.triton.capabilities import Capabilities

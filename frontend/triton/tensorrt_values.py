@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from build_engines.artefact import Artefact, DraftingFacts, EngineFacts, Manifest
+from build_engines.artefacts.artefact import Artefact, DraftingFacts, EngineFacts, Manifest
 from triton_models.render import Value
 
 XGRAMMAR_FILE = "xgrammar_tokenizer_info.json"

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from tests.e2e.scenarios import CHAT_TEMPLATE, SCENARIOS, THINKING_TEMPLATE, THOUGHT_SCENARIOS
 from tests.e2e.stack import Stack
 from tests.fakes.scripted import write_scripted_model

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from tests.e2e.stack import MODEL, Stack
 from tests.fakes.scripted import write_scripted_model
 from triton_models.scripted.script import Scenario

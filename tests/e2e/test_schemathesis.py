@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.types import LoadedModel

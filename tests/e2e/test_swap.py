@@ -17,8 +17,8 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from build_engines.artefact import Artefact
-from build_engines.retention import rollback
+from build_engines.artefacts.artefact import Artefact
+from build_engines.artefacts.retention import rollback
 from frontend.cli import app
 from tests.e2e.conftest import load
 from tests.e2e.stack import Stack, eventually

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tokenizers import Tokenizer
 
-from build_engines.artefact import (
+from build_engines.artefacts.artefact import (
     SCHEMA_VERSION,
     Adapter,
     Artefact,

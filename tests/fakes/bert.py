@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from tokenizers import Tokenizer, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from build_engines.bert_ir import BertConfig, Weights
+from build_engines.cpu.bert_ir import BertConfig, Weights
 
 Vector = NDArray[np.float64]
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.errors import EngineUnavailable, InvalidParameter, ModelNotLoaded
 from frontend.triton.tensors import INPUTS, OUTPUTS, encode_request
 from frontend.types import (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from build_engines.artefact import (
+from build_engines.artefacts.artefact import (
     SCHEMA_VERSION,
     Adapter,
     Artefact,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from build_engines.artefact import Artefact, describe_files, publish
+from build_engines.artefacts.artefact import Artefact, describe_files, publish
 from triton_models.scripted.script import Scenario, ScriptFile
 from triton_models.scripted.service import SCRIPT_FILE
 

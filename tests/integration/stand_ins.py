@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient
 from frontend.triton.repository import ModelRepository

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build_engines.adopting import Adoption, add_adapters, adopt
-from build_engines.artefact import Artefact
+from build_engines.artefacts.adopting import Adoption, add_adapters, adopt
+from build_engines.artefacts.artefact import Artefact
 from frontend.settings import Settings
 from tests.fakes.gpu_artefacts import engine_config
 from tests.fakes.server import RawClient, ServerThread

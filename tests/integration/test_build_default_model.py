@@ -13,8 +13,8 @@ import openvino
 import pytest
 from gguf import GGUFWriter
 
-from build_engines import openvino_ir
-from build_engines.artefact import Artefact, list_artefacts, verify_hashes
+from build_engines.artefacts.artefact import Artefact, list_artefacts, verify_hashes
+from build_engines.cpu import openvino_ir
 from build_engines.errors import ConversionError
 from build_engines.pipeline import build
 

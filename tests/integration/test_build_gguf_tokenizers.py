@@ -11,7 +11,7 @@ import regex
 from gguf import TokenType
 from tokenizers import Tokenizer, pre_tokenizers
 
-from build_engines.artefact import SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
 from build_engines.tokenizers.cuts import CUTS
 from build_engines.tokenizers.huggingface import CHATGLM3_SPECIAL_TOKENS
 from build_engines.tokenizers.write import write_tokenizer

@@ -12,7 +12,7 @@ import pytest
 import tiktoken
 from tokenizers import AddedToken, Tokenizer, models
 
-from build_engines.artefact import SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
 from build_engines.errors import BuildError
 from build_engines.tokenizers.write import write_tokenizer
 from frontend.text.tokenizer import TextTokenizer

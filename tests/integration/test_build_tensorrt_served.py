@@ -11,10 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from build_engines.gpus import GPUS
+from build_engines.gpu.gpus import GPUS
 from build_engines.pipeline import build
 from build_engines.spec import TokenOptions
-from build_engines.tensorrt_recipe import TensorRtRecipe
+from build_engines.tensorrt.recipe import TensorRtRecipe
 from build_engines.verify import scratch
 from frontend.triton.server import EmbeddedTriton
 from tests.fakes import trtllm_backend

@@ -7,9 +7,9 @@ import pytest
 from gguf import GGUFReader
 from tokenizers import Tokenizer
 
-from build_engines.gguf_file import field, open_gguf
+from build_engines.checkpoints.gguf_file import field, open_gguf
+from build_engines.checkpoints.source import fetch
 from build_engines.progress import silent
-from build_engines.source import fetch
 from build_engines.spec import PackageSource, load_spec
 from build_engines.tokenizers.write import write_tokenizer
 from tests.integration.build_llama_vocab import LlamaVocab

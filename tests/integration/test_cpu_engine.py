@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from tests.unit.triton_models.fake_model import Recorder
 from triton_models.batching.batcher import Batcher
 from triton_models.batching.settings import EngineSettings, load_guides

@@ -15,7 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 from tritonclient.grpc import service_pb2
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.triton.server import EmbeddedTriton, Ports
 from tests.integration.counter import free_ports
 from tests.integration.tensor_client import PLAIN, TensorClient

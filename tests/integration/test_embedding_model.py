@@ -16,8 +16,8 @@ import numpy as np
 import openai
 import pytest
 
-from build_engines import bert_ir
-from build_engines.artefact import Artefact, verify_hashes
+from build_engines.artefacts.artefact import Artefact, verify_hashes
+from build_engines.cpu import bert_ir
 from build_engines.pipeline import build
 from build_engines.spec import EmbeddingVerification, PackageSource, load_spec
 from frontend.errors import ContextLengthExceeded, InvalidParameter

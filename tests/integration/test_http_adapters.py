@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from build_engines.artefact import Adapter
+from build_engines.artefacts.artefact import Adapter
 from frontend.settings import Settings
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import ALL_INPUTS, FakeEngine, FakeRepository, Script, one_token_a_step

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from build_engines.pipeline import build
 from frontend.settings import Settings
 from frontend.triton.folders import write_model_folder

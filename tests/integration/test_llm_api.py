@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build_engines.llm_api_recipe import LlmApiRecipe
+from build_engines.llm_api.recipe import LlmApiRecipe
 from build_engines.pipeline import build
 from build_engines.spec import PathSource, Spec
 from build_engines.variants import Lora, VariantOptions

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from build_engines.artefact import Artefact, find_artefact
+from build_engines.artefacts.artefact import Artefact, find_artefact
 from frontend.cli import app
 from frontend.manage.server import write_server_file
 from frontend.settings import Settings

@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from frontend.settings import Settings
 from frontend.triton.server import LOOPBACK, EmbeddedTriton, Ports
 from tests.fakes.scripted import write_scripted_model

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from build_engines.artefact import Artefact, find_artefact
+from build_engines.artefacts.artefact import Artefact, find_artefact
 from frontend.errors import GenerationFailed, ModelLoadFailed, ServerOverloaded
 from frontend.settings import Settings
 from frontend.text.tokenizer import TextTokenizer

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from build_engines.artefact import EngineFacts
+from build_engines.artefacts.artefact import EngineFacts
 from frontend.bench.servers import free_ports
 from frontend.cli import app
 from tests.conftest import DEFAULT_MODEL

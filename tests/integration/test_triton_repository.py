@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import SCHEMA_VERSION, Artefact, Limits, Manifest, SpecialTokens
+from build_engines.artefacts.artefact import (
+    SCHEMA_VERSION,
+    Artefact,
+    Limits,
+    Manifest,
+    SpecialTokens,
+)
 from frontend.errors import EngineUnavailable, ModelLoadFailed, ModelNotLoaded
 from frontend.settings import Settings
 from frontend.triton.client import TritonClient

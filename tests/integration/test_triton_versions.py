@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from build_engines.lora_files import CONFIG_NAME, WEIGHTS_NAME
+from build_engines.lora.files import CONFIG_NAME, WEIGHTS_NAME
 from frontend.errors import AdapterEvicted, GenerationFailed, ModelChanged, ModelNotLoaded
 from frontend.triton.client import TritonClient
 from frontend.types import GenerationRequest, LoraAdapter, ServedVersion

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from build_engines.artefact import DraftingFacts, EngineFacts
+from build_engines.artefacts.artefact import DraftingFacts, EngineFacts
 from frontend.errors import (
     ContextLengthExceeded,
     InvalidParameter,

@@ -11,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from build_engines.artefact import Artefact, EngineFacts
+from build_engines.artefacts.artefact import Artefact, EngineFacts
+from build_engines.cpu.openvino_ir import MODEL_XML
 from build_engines.errors import VerificationError
-from build_engines.openvino_ir import MODEL_XML
 from build_engines.spec import load_spec
 from build_engines.verify.oracle import Oracle, OracleFormat
 from build_engines.verify.record import RECORD_NAME

@@ -35,15 +35,15 @@ ALLOWED = {
 }
 # Who may read the environment, and why.
 ENVIRONMENT = {
-    "build_engines/toolchain.py": "where TensorRT-LLM's examples, image and calibration data are",
-    "build_engines/tool_process.py": "hands its own on to the tools",
+    "build_engines/tensorrt/toolchain.py": "where its examples, image and calibration data are",
+    "build_engines/tensorrt/tool_process.py": "hands its own on to the tools",
     "frontend/settings.py": "the one reader of settings",
     "frontend/processes.py": "hands its own on to the workers",
     "frontend/telemetry/metrics.py": "prometheus-client's PROMETHEUS_MULTIPROC_DIR",
     "frontend/triton/installation.py": "hands its own on to Triton",
     "frontend/bench/servers.py": "hands its own on to the server that it measures",
     "build_engines/verify/oracle.py": "hands its own on to the unquantized model's process",
-    "build_engines/optimum_recipe.py": "which Python it is that exports to OpenVINO",
+    "build_engines/cpu/optimum_recipe.py": "which Python it is that exports to OpenVINO",
     "build_engines/verify/texts.py": "quietens transformers before it is imported",
     "frontend/bench/command.py": "quietens transformers before it is imported",
 }
@@ -105,7 +105,7 @@ def test_the_engines_and_builders_know_nothing_of_the_frontend() -> None:
     ("library", "place"),
     [
         ("tensorrt_llm", "triton_models/llm_api/upstream.py"),
-        ("modelopt", "build_engines/ptq/quantize.py"),
+        ("modelopt", "build_engines/llm_api/ptq/quantize.py"),
     ],
 )
 def test_what_is_in_nvidias_image_only_is_imported_in_one_place(library: str, place: str) -> None:

@@ -17,7 +17,7 @@ import typer
 from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
 
-from build_engines.toolchain import IMAGE
+from build_engines.tensorrt.toolchain import IMAGE
 from frontend.cli import app
 from frontend.settings import PREFIX, Settings
 

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from build_engines import cli, pipeline
-from build_engines.artefact import Artefact, Limits, SpecialTokens
+from build_engines.artefacts.artefact import Artefact, Limits, SpecialTokens
+from build_engines.checkpoints.source import fetch_stage, source_facts
 from build_engines.machine import THIS_MACHINE, Machine
 from build_engines.pipeline import build
 from build_engines.progress import Progress, silent
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.source import fetch_stage, source_facts
 from build_engines.spec import PathSource, Spec
 from build_engines.stages import Stage, StageContext
 from build_engines.variants import VariantOptions

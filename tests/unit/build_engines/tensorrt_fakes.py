@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from build_engines import pipeline
-from build_engines.architecture import Architecture
-from build_engines.artefact import Artefact, SpecialTokens
-from build_engines.gpus import GPUS
+from build_engines.artefacts.artefact import Artefact, SpecialTokens
+from build_engines.checkpoints.architecture import Architecture
+from build_engines.checkpoints.source import fetch_stage
+from build_engines.checkpoints.special_tokens import write_special_tokens
+from build_engines.gpu.gpus import GPUS
 from build_engines.machine import Machine
 from build_engines.pipeline import build
 from build_engines.recipe import BuildPlan, Describe, Order
-from build_engines.source import fetch_stage
 from build_engines.spec import PathSource, Spec, TokenOptions
-from build_engines.special_tokens import write_special_tokens
 from build_engines.stages import Stage, StageContext
-from build_engines.tensorrt_recipe import TensorRtRecipe
+from build_engines.tensorrt.recipe import TensorRtRecipe
 from build_engines.variants import Speculative, VariantLimits, VariantOptions
 
 CONFIG = {

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from gguf import GGUFReader, GGUFWriter
 
-from build_engines.architecture import CLASSES, Architecture
-from build_engines.architecture_gguf import GGUF_CLASSES
+from build_engines.checkpoints.architecture import CLASSES, Architecture
+from build_engines.checkpoints.architecture_gguf import GGUF_CLASSES
 from build_engines.errors import BuildError, SourceError, UnknownArchitectureError
-from build_engines.families import FAMILIES, family_of
+from build_engines.families.table import FAMILIES, family_of
 from build_engines.spec import load_spec
 
 LLAMA = {

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from build_engines import artefact as artefacts
-from build_engines.artefact import (
+from build_engines.artefacts import artefact as artefacts
+from build_engines.artefacts.artefact import (
     Artefact,
     FileEntry,
     Limits,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from build_engines.checkpoint import open_checkpoint
+from build_engines.checkpoints.checkpoint import open_checkpoint
+from build_engines.checkpoints.gguf_header import check_gguf
 from build_engines.errors import SourceError, UnknownArchitectureError
-from build_engines.gguf_header import check_gguf
 from tests.unit.build_engines.build_fakes import CONFIG, write_checkpoint
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from build_engines.architecture import Architecture
-from build_engines.choices import whole_groups
-from build_engines.engine_options import engine_options
+from build_engines.checkpoints.architecture import Architecture
 from build_engines.errors import ChoiceError
-from build_engines.families import FAMILIES, check_choice
-from build_engines.gpus import GPUS
+from build_engines.families.choices import whole_groups
+from build_engines.families.table import FAMILIES, check_choice
+from build_engines.gpu.gpus import GPUS
 from build_engines.spec import load_spec
+from build_engines.tensorrt.engine_options import engine_options
 from build_engines.variants import Lora, Speculative, Variant, VariantLimits
 
 

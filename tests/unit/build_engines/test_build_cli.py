@@ -9,7 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from build_engines import cli, pipeline
-from build_engines.artefact import artefact_dir, find_artefact
+from build_engines.artefacts.artefact import artefact_dir, find_artefact
 from build_engines.spec import read_spec, spec_names
 from tests.unit.build_engines.build_fakes import CONFIG, FakeRecipe, build_tiny, write_checkpoint
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from build_engines.architecture import Architecture
-from build_engines.engine_options import EngineOptions, engine_options
+from build_engines.checkpoints.architecture import Architecture
 from build_engines.errors import ChoiceError
-from build_engines.families import FAMILIES, family_of
-from build_engines.family import ENGINE_QUANTIZATIONS
+from build_engines.families.family import ENGINE_QUANTIZATIONS
+from build_engines.families.table import FAMILIES, family_of
 from build_engines.spec import Spec, load_spec
-from build_engines.tensorrt_commands import Places, build_command, checkpoint_command
+from build_engines.tensorrt.commands import Places, build_command, checkpoint_command
+from build_engines.tensorrt.engine_options import EngineOptions, engine_options
 from build_engines.variants import Lora, Speculative, Variant
 from tests.fakes.trtllm.flags import TOOLS, WrongArguments, parse
 

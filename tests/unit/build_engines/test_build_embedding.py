@@ -12,8 +12,8 @@ import openvino as ov
 import pytest
 from tokenizers import Tokenizer
 
-from build_engines import bert_ir
-from build_engines.embedding_recipe import EmbeddingRecipe
+from build_engines.cpu import bert_ir
+from build_engines.cpu.embedding_recipe import EmbeddingRecipe
 from build_engines.errors import ConversionError, SpecError
 from build_engines.pipeline import build
 from build_engines.spec import (

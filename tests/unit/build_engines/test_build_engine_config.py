@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from build_engines.engine_config import EngineConfig, read_engine_config
 from build_engines.errors import ConversionError
+from build_engines.tensorrt.engine_config import EngineConfig, read_engine_config
 
 # facts of TensorRT-LLM 1.x: what trtllm-build writes
 CONFIG: dict[str, Any] = {

@@ -17,10 +17,10 @@ import msgspec
 import pytest
 from huggingface_hub import constants
 
+from build_engines.checkpoints.hub import download
+from build_engines.checkpoints.needed_files import Found, needed_names
 from build_engines.errors import ChoiceError, DiskSpaceError, SourceError
-from build_engines.hub import download
 from build_engines.machine import Machine
-from build_engines.needed_files import Found, needed_names
 from build_engines.ordering import Request, order_of
 from build_engines.pipeline import build_order
 from build_engines.plan import plan_lines
@@ -95,7 +95,7 @@ def test_a_killed_download_is_gone_on_from(hub: FakeHub, tmp_path: Path) -> None
     hub.repositories["lab/model"]["model.safetensors"] = LARGE
     hub.stall_after = 15_000_000
     code = (
-        "import sys\nfrom pathlib import Path\nfrom build_engines.hub import download\n"
+        "import sys\nfrom pathlib import Path\nfrom build_engines.checkpoints.hub import download\n"
         "from build_engines.spec import HubSource\n"
         "download(HubSource(hf='lab/model'), Path(sys.argv[1]), lambda done, total: None)"
     )
@@ -190,7 +190,7 @@ def test_a_disk_too_small_for_the_download_is_told_before_it(
     hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 100_000})()
-    monkeypatch.setattr("build_engines.hub.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr("build_engines.checkpoints.hub.shutil.disk_usage", lambda path: usage)
     with pytest.raises(DiskSpaceError, match=r"needs 1 MB in .*, 0 MB are free: make room"):
         fetch(tmp_path)
     assert hub.downloads == []

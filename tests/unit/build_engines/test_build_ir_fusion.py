@@ -8,7 +8,7 @@ import openvino.opset13 as op
 import pytest
 from numpy.typing import NDArray
 
-from build_engines.ir_fusion import fuse
+from build_engines.cpu.ir_fusion import fuse
 
 WIDTH, GROUP = 64, 32
 RANDOM = np.random.default_rng(7)

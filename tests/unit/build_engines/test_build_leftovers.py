@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import verify_hashes
+from build_engines.artefacts.artefact import verify_hashes
 from build_engines.errors import ConversionError
 from build_engines.leftovers import collect_builds
 from build_engines.lock import build_lock

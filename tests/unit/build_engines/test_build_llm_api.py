@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from build_engines.artefact import Artefact
+from build_engines.artefacts.artefact import Artefact
 from build_engines.errors import BuildError, ChoiceError, SourceError, ToolError
-from build_engines.gpus import GPUS
-from build_engines.llm_api_recipe import LlmApiRecipe
+from build_engines.gpu.gpus import GPUS
+from build_engines.llm_api.recipe import LlmApiRecipe
 from build_engines.pipeline import build
 from build_engines.spec import PathSource, Spec, TokenOptions
 from build_engines.variants import Lora, Speculative, VariantLimits, VariantOptions

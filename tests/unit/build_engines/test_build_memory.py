@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from build_engines.architecture import Architecture
-from build_engines.families import FAMILIES
-from build_engines.fit import Fit, Load, effort, fits, needs
-from build_engines.fit_sections import fit_section, memory_section
-from build_engines.gpus import GPUS
-from build_engines.memory import (
+from build_engines.checkpoints.architecture import Architecture
+from build_engines.families.table import FAMILIES
+from build_engines.gpu.fit import Fit, Load, effort, fits, needs
+from build_engines.gpu.gpus import GPUS
+from build_engines.gpu.memory import (
     Parallel,
     activation_bytes,
     kv_bytes,
@@ -20,6 +19,7 @@ from build_engines.memory import (
     weight_bytes,
     weight_bytes_per_gpu,
 )
+from build_engines.gpu.sections import fit_section, memory_section
 from build_engines.spec import load_spec
 
 KIB, GB = 1024, 10**9

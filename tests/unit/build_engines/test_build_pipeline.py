@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import find_artefact, list_artefacts, verify_hashes
+from build_engines.artefacts.artefact import find_artefact, list_artefacts, verify_hashes
 from build_engines.errors import (
     ArtefactError,
     ChoiceError,

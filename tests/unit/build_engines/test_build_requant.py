@@ -8,11 +8,11 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter, RopeScalingType
 from gguf.quants import dequantize
 
-from build_engines.cpu_recipe import estimated_bytes
+from build_engines.checkpoints.gguf_file import field, open_gguf
+from build_engines.cpu.gguf_requant import requantize
+from build_engines.cpu.openvino_ir import check_readable
+from build_engines.cpu.recipe import estimated_bytes
 from build_engines.errors import ConversionError
-from build_engines.gguf_file import field, open_gguf
-from build_engines.gguf_requant import requantize
-from build_engines.openvino_ir import check_readable
 
 Weights = npt.NDArray[np.float32]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from build_engines.artefact import hash_file
+from build_engines.artefacts.artefact import hash_file
+from build_engines.checkpoints.source import fetch
 from build_engines.errors import SourceError
 from build_engines.progress import silent
-from build_engines.source import fetch
 from build_engines.spec import PackageSource
 
 

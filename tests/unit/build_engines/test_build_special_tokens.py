@@ -8,10 +8,10 @@ import orjson
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
 
-from build_engines.artefact import SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
+from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.errors import SourceError
 from build_engines.spec import TokenOptions
-from build_engines.special_tokens import special_tokens
 from build_engines.tokenizers.write import write_tokenizer
 from frontend.text.tokenizer import TextTokenizer
 

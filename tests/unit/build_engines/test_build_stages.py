@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import FileEntry
+from build_engines.artefacts.artefact import FileEntry
 from build_engines.errors import BuildError, ConversionError, ToolError
 from build_engines.progress import silent
 from build_engines.stages import Stage, StageContext, StageStore, failures_in_log, stage_files

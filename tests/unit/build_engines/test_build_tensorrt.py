@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from build_engines.artefact import find_artefact, verify_hashes
+from build_engines.artefacts.artefact import find_artefact, verify_hashes
 from build_engines.errors import ChoiceError, ConversionError, SourceError, ToolError
-from build_engines.lora_files import WEIGHTS_NAME
+from build_engines.lora.files import WEIGHTS_NAME
 from build_engines.ordering import order_for
 from build_engines.plan import plan_lines
 from build_engines.spec import load_spec
-from build_engines.toolchain import IMAGE
+from build_engines.tensorrt.toolchain import IMAGE
 from build_engines.variants import Lora, Speculative
 from tests.fakes.trtllm.install import FakeTools, install_tools
 from tests.unit.build_engines.tensorrt_fakes import (

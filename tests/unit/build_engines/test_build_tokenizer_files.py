@@ -7,8 +7,8 @@ import pytest
 from gguf import GGUFWriter, TokenType
 from tokenizers import Tokenizer
 
+from build_engines.checkpoints.gguf_file import open_gguf
 from build_engines.errors import ConversionError
-from build_engines.gguf_file import open_gguf
 from build_engines.tokenizers.write import write_tokenizer
 
 TOKENS = ["<s>", "</s>", "<tool>", "a", "b", "Ġ", "ab"]

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from build_engines.errors import ToolError
-from build_engines.local_gpus import local_gpus
-from build_engines.tool_process import run_logged
-from build_engines.toolchain import (
+from build_engines.gpu.local import local_gpus
+from build_engines.tensorrt.tool_process import run_logged
+from build_engines.tensorrt.toolchain import (
     IMAGE,
     InContainer,
     InPlace,
@@ -24,7 +24,7 @@ from build_engines.toolchain import (
     ToolSettings,
     find_toolchain,
 )
-from build_engines.xgrammar_info import write_tokenizer_info
+from build_engines.tensorrt.xgrammar_info import write_tokenizer_info
 from tests.fakes.trtllm.install import FakeTools, install_tools
 
 

@@ -8,17 +8,17 @@ import gguf
 import numpy as np
 import pytest
 
-from build_engines.artefact import SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
+from build_engines.checkpoints.gguf_file import open_gguf, quantization
+from build_engines.checkpoints.shards import shard_names, shard_paths
+from build_engines.checkpoints.source import fetch_stage, fetched_path
+from build_engines.checkpoints.special_tokens import write_special_tokens
+from build_engines.cpu.gguf_recipe import GgufRecipe
 from build_engines.errors import ChoiceError, SourceError
-from build_engines.gguf_file import open_gguf, quantization
-from build_engines.gguf_recipe import GgufRecipe
 from build_engines.ordering import order_for
 from build_engines.pipeline import with_checkpoint
 from build_engines.recipe import Order
-from build_engines.shards import shard_names, shard_paths
-from build_engines.source import fetch_stage, fetched_path
 from build_engines.spec import PathSource, Spec
-from build_engines.special_tokens import write_special_tokens
 from build_engines.stages import StageStore
 from tests.fakes.gguf_files import CONTEXT, NUM_TOKENS, write_llama
 

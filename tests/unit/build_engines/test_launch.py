@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from build_engines.errors import LaunchError
-from build_engines.launch import (
+from build_engines.gpu.launch import (
     Command,
     Launch,
     LaunchedModel,

@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from build_engines.errors import BuildError
-from build_engines.lora import PEFT_CONFIG, PEFT_WEIGHTS, read_adapters, write_adapter
-from build_engines.lora_files import CONFIG_NAME, WEIGHTS_NAME
+from build_engines.lora.adapter import PEFT_CONFIG, PEFT_WEIGHTS, read_adapters, write_adapter
+from build_engines.lora.files import CONFIG_NAME, WEIGHTS_NAME
 
 HIDDEN, INNER, RANK, ALPHA = 12, 20, 4, 8.0
 SHAPES = {  # outputs, inputs

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.checkpoint import Checkpoint, open_checkpoint
+from build_engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from build_engines.cpu.optimum_recipe import PYTHON_VARIABLE, REQUIREMENTS, OptimumRecipe
 from build_engines.errors import BuildError, ChoiceError, ToolError
-from build_engines.optimum_recipe import PYTHON_VARIABLE, REQUIREMENTS, OptimumRecipe
 from build_engines.recipe import Order
 from build_engines.spec import PathSource
 from build_engines.stages import StageContext

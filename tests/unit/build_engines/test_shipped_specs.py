@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from build_engines.families import FAMILIES, check_choice, family_of
+from build_engines.families.table import FAMILIES, check_choice, family_of
 from build_engines.ordering import variant_of
 from build_engines.spec import HubSource, Spec, load_spec, spec_names
 from build_engines.tokenizers.templates import read_template

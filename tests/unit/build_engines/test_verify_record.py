@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import artefact_dir, find_artefact
+from build_engines.artefacts.artefact import artefact_dir, find_artefact
 from build_engines.errors import VerificationError
 from build_engines.verify.record import RECORD_NAME, Record, find_record, read_record
 from build_engines.verify.rules import ScoredText

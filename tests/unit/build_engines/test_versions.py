@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from build_engines import versions
-from build_engines.artefact import (
+from build_engines.artefacts import versions
+from build_engines.artefacts.artefact import (
     Artefact,
     describe_files,
     find_artefact,
@@ -18,9 +18,9 @@ from build_engines.artefact import (
     publish,
     read_artefact,
 )
+from build_engines.artefacts.retention import collect, published_variants, remove, rollback
+from build_engines.artefacts.versions import current_version, previous_version, version_numbers
 from build_engines.errors import ArtefactError
-from build_engines.retention import collect, published_variants, remove, rollback
-from build_engines.versions import current_version, previous_version, version_numbers
 from tests.unit.build_engines.test_build_artefact import make_built, make_manifest, publish_tiny
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from build_engines.artefact import Artefact, VerificationResult
-from build_engines.verified import Verified
+from build_engines.artefacts.artefact import Artefact, VerificationResult
 from build_engines.verify.record import Record
+from build_engines.verify.verified import Verified
 from frontend.triton.client import TritonClient
 from frontend.triton.tensors import RETURN_PROMPT_LOG_PROBS
 from frontend.types import FinishReason, GenerationRequest, LoadedModel, ModelLimits, TokenChunk

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from build_engines.artefact import Artefact
-from build_engines.retention import remove, rollback
+from build_engines.artefacts.artefact import Artefact
+from build_engines.artefacts.retention import remove, rollback
 from frontend.catalog import Catalog
 from frontend.errors import ModelLoadFailed
 from frontend.following import VersionFollower

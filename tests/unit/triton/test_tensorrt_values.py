@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from build_engines.artefact import (
+from build_engines.artefacts.artefact import (
     SCHEMA_VERSION,
     Adapter,
     Artefact,

@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 from numpy.typing import NDArray
 
-from build_engines.bert_ir import build_graph
+from build_engines.cpu.bert_ir import build_graph
 from tests.fakes.bert import TINY, random_weights, reference_embedding
 from triton_models.embedding.batches import Batch, plan_batches
 from triton_models.embedding.encoder import Row, SentenceEncoder

@@ -1,0 +1,1 @@
+"""What is published: versions on disk, found, checked, kept and collected."""

@@ -1,0 +1,1 @@
+"""What models are built from: finding, fetching, opening and measuring checkpoints."""

@@ -1,0 +1,1 @@
+"""The kinds that need no GPU: `cpu`, `llama_cpp` and `embedding`."""

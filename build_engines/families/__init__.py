@@ -1,0 +1,1 @@
+"""The families of models, and what can be built of each."""

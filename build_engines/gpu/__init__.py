@@ -1,0 +1,1 @@
+"""GPUs: which there are, what fits them, and how Triton is started on them."""

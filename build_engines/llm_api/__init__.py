@@ -1,0 +1,1 @@
+"""Kind `llm_api`: checkpoints for TensorRT-LLM's PyTorch backend."""

@@ -1,0 +1,1 @@
+"""LoRA adapters, as each kind of engine takes them."""

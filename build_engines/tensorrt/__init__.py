@@ -1,0 +1,1 @@
+"""Kind `tensorrt_llm`: engines by TensorRT-LLM's tools."""
