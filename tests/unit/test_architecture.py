@@ -162,7 +162,7 @@ def environment_readers() -> Iterator[str]:
 
 
 def test_the_environment_is_read_in_the_settings_only() -> None:
-    assert set(environment_readers()) <= ENVIRONMENT.keys()
+    assert set(environment_readers()) == ENVIRONMENT.keys()
 
 
 def test_nothing_prints() -> None:
