@@ -80,7 +80,9 @@ class ModelRepository:
             served: the artefact's folder that is to be replaced.
             find: tells what is current when it is this caller's turn.
         """
-        await self._to_the_end(self._follow(name, served, find))
+        current = find()
+        if current is not None and not self._failed.holds(current):
+            await self._to_the_end(self._follow(name, served, find))
 
     async def _follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
         async with self._locked():
