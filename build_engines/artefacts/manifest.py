@@ -122,7 +122,8 @@ class Manifest:
     limits: Limits
     tokens: SpecialTokens
     created: str  # ISO 8601, UTC
-    memory_bytes: int | None  # resident memory that loading the model took, where it was measured
+    # Resident memory of the engine's process, with what it keeps of prompts, where it was measured.
+    memory_bytes: int | None
     embedding_size: int | None = None  # values of a vector; None: the model generates tokens
     # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
     tool_parser: str | None = None
