@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from build_engines.artefacts.artefact import find_artefact
 from build_engines.errors import BuildError
 from build_engines.machine import THIS_MACHINE, Machine
-from build_engines.pipeline import RECIPES, plan_early, recipe_for
+from build_engines.pipeline import RECIPES, plan_early, published, recipe_for
 from build_engines.recipe import Order, Recipe, Section
 from build_engines.stages import Stage, StageStore, builds_dir
 
@@ -28,7 +28,7 @@ def plan_lines(
     variant = order.variant
     yield f"{order.spec.name}/{variant.name}: kind {variant.kind}, {variant.quantization}"
     found = find_artefact(order.home, order.spec.name, variant.name)
-    is_done = found is not None and order.key in (None, found.manifest.order_key)
+    is_done = published(order) is not None
     if found is not None:
         rest = ": nothing is to be done" if is_done else "; this would be the next one"
         yield f"version {found.manifest.version} is published{rest}"

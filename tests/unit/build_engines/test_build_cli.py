@@ -9,6 +9,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from build_engines import cli, pipeline
+from build_engines import spec as spec_module
 from build_engines.artefacts.artefact import artefact_dir, find_artefact
 from build_engines.spec import read_spec, spec_names
 from tests.unit.build_engines.build_fakes import CONFIG, FakeRecipe, build_tiny, write_checkpoint
@@ -112,6 +113,29 @@ def test_another_checkpoint_of_the_same_name_is_built_the_same_one_is_not(
     (checkpoint / "config.json").write_bytes(msgspec.json.encode(CONFIG | {"vocab_size": 4}))
     assert run("first", *arguments).exit_code == 0
     assert len(recipe.runs) == 6
+
+
+@pytest.mark.parametrize("is_shipped", [True, False])
+def test_a_changed_spec_is_built_anew_and_an_unchanged_one_is_not(
+    tmp_path: Path, recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch, is_shipped: bool
+) -> None:
+    monkeypatch.setattr(spec_module, "SPECS_DIR", tmp_path)
+    checkpoint = write_checkpoint(tmp_path / "model")
+    spec = tmp_path / "mine.toml"
+    which = ("mine",) if is_shipped else ("--spec", spec)
+    source = f'[source]\npath = "{checkpoint}"\n'
+    versions = []
+    for text in (source, source, f'tool_parser = "hermes"\n{source}'):
+        spec.write_text('name = "mine"\n' + text)
+        result = run(*which, "-v", "q8_0", "--home", tmp_path / "home")
+        assert result.exit_code == 0, result.stderr
+        versions.append(Path(result.stdout.strip()).name)
+        planned = run(*which, "-v", "q8_0", "--home", tmp_path / "home", "--plan").stdout
+        assert "is published: nothing is to be done" in planned
+    assert versions == ["1", "1", "2"]
+    artefact = find_artefact(tmp_path / "home", "mine", "q8_0")
+    assert artefact is not None
+    assert artefact.manifest.tool_parser == "hermes"
 
 
 def test_a_spec_of_ones_own_is_built(tmp_path: Path, recipe: FakeRecipe) -> None:
