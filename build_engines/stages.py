@@ -52,6 +52,7 @@ class Stage:
     run: Callable[[Path, StageContext], Mapping[str, FileEntry] | None]
     required_bytes: int = 0  # upper estimate of what it writes to the disk
     required_memory_bytes: int = 0  # about what it takes of the machine's memory
+    takes: str = ""  # class of its time, for --plan: see time_class
     commands: tuple[str, ...] = ()  # what it runs, for --plan
     # Raises BuildError for what this machine lacks; called before the build does anything
     check: Callable[[], None] = lambda: None

@@ -19,8 +19,9 @@ import msgspec
 from build_engines.artefacts.artefact import Limits
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
-from build_engines.cpu.recipe import num_parameters
+from build_engines.cpu.recipe import CONVERT_BYTES_PER_S, QUANTIZE_BYTES_PER_S, num_parameters
 from build_engines.errors import ChoiceError, ToolError
+from build_engines.figures import time_class
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.stages import Stage, StageContext, code_hash
 from build_engines.tensorrt.tool_process import run_logged
@@ -136,6 +137,7 @@ def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
         run=lambda out, context: _export(order, out, context),
         required_bytes=4 * weights,
         required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
+        takes=time_class(4 * weights, CONVERT_BYTES_PER_S),
         commands=(" ".join(command),),
     )
 
@@ -147,6 +149,7 @@ def _compress_stage(weights: int, tools: dict[str, str]) -> Stage:
         run=_compress,
         required_bytes=int(1.1 * weights),
         required_memory_bytes=5 * weights,
+        takes=time_class(weights, QUANTIZE_BYTES_PER_S),
     )
 
 

@@ -14,6 +14,7 @@ from build_engines.checkpoints.shards import shard_names
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.errors import ChoiceError
+from build_engines.figures import time_class
 from build_engines.ordering import require_gguf
 from build_engines.recipe import BuildPlan, Order, Produced, Section
 from build_engines.stages import Stage, StageContext, code_hash
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _TOOLS = ("gguf", "openvino", "openvino-genai", "tokenizers")
 _BYTES_PER_WEIGHT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # blocks of 32 with an f16 scale
+# Of the quantized weights, on two cores; for classes of time alone
+QUANTIZE_BYTES_PER_S, CONVERT_BYTES_PER_S = 20e6, 50e6
 _GGUF_NAME = "model.gguf"
 _LAYOUT = {"convert": "", "tokenizer": "tokenizer"}
 
@@ -52,6 +55,7 @@ class CpuRecipe:
                 run=lambda out, context: _quantize(order, out, context),
                 required_bytes=weights,
                 required_memory_bytes=weights + _largest_matrix_bytes(order),
+                takes=time_class(weights, QUANTIZE_BYTES_PER_S),
             ),
             Stage(
                 name="convert",
@@ -59,6 +63,7 @@ class CpuRecipe:
                 run=_convert,
                 required_bytes=2 * weights,
                 required_memory_bytes=3 * weights,
+                takes=time_class(weights, CONVERT_BYTES_PER_S),
             ),
         )
 

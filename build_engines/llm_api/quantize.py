@@ -61,6 +61,7 @@ def quantize_stage(
         run=lambda out, context: _run(order, settings, gpus, texts, out, context),
         required_bytes=takes.checkpoint_bytes,
         required_memory_bytes=takes.memory_bytes,
+        takes=takes.convert,
         commands=(f"python3 {PROGRAM} {' '.join(flags)} --texts {texts}",),
         check=lambda: require_texts(settings, order.variant.quantization, JSON_LINES),
     )

@@ -79,6 +79,7 @@ class EngineStages:
             run=self._run_checkpoint,
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.memory_bytes,
+            takes=takes.convert,
             commands=(self._shown(self._checkpoint_command, self._checkpoint_name),),
             check=self._require_all,
         )
@@ -107,6 +108,7 @@ class EngineStages:
             run=self._run_build,
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.checkpoint_bytes,
+            takes=takes.build,
             commands=(self._shown(self._build_command, BUILD),),
             check=self._require,
         )

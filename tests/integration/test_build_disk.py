@@ -1,4 +1,4 @@
-"""A small disk: a tmpfs that `inflight build` gets as its home, mounted where nobody else sees it."""
+"""A small disk: a tmpfs that `inflight build` gets as its home, in a mount namespace of its own."""
 
 from __future__ import annotations
 
