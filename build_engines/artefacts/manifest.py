@@ -132,7 +132,7 @@ class Manifest:
     engine: EngineFacts | None = None
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by the name in requests
     verification: VerificationResult | None = None
-    order_key: str | None = None  # hash of what was ordered, where a checkpoint or spec was given
+    order_key: str | None = None  # hash of what was ordered; None: it was added ready-made
     version: int = 0  # the number of its directory; publishing gives it
 
 

@@ -19,11 +19,13 @@ import msgspec
 from build_engines.artefacts.artefact import Limits
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
-from build_engines.cpu.recipe import num_parameters
+from build_engines.cpu.recipe import CONVERT_BYTES_PER_S, QUANTIZE_BYTES_PER_S, num_parameters
 from build_engines.errors import ChoiceError, ToolError
+from build_engines.figures import time_class
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, code_hash
 from build_engines.tensorrt.tool_process import run_logged
+from build_engines.tokenizers.stage import tokenizer_stage
 from build_engines.verify.stage import verify_stage
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ MODEL_TYPES = frozenset(
 REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
 _TOOLS = ("optimum-intel", "transformers", "torch", "openvino", "nncf")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-_TOKENIZER_BYTES = 16 << 20
 _VERSIONS_PROGRAM = (
     "import json, sys; from importlib.metadata import version; "
     "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
@@ -66,7 +67,8 @@ class OptimumRecipe:
         weights = num_parameters(order)
         is_int8 = order.variant.quantization == "int8"
         layout = {"convert" if is_int8 else "export": "", "tokenizer": "tokenizer"}
-        stages = [_tokenizer_stage(order, max_seq_len, tools), _export_stage(order, weights, tools)]
+        tokenizer = tokenizer_stage(order, max_seq_len=max_seq_len, tools=tools)
+        stages = [tokenizer, _export_stage(order, weights, tools)]
         if is_int8:
             stages.append(_compress_stage(weights, tools))
 
@@ -127,27 +129,15 @@ def _check(order: Order) -> None:
         )
 
 
-def _tokenizer_stage(order: Order, max_seq_len: int, tools: dict[str, str]) -> Stage:
-    return Stage(
-        name="tokenizer",
-        inputs={
-            "max_seq_len": max_seq_len,
-            "chat_template": order.spec.chat_template,
-            "tools": tools,
-        },
-        run=lambda out, context: _tokenizer(order, out),
-        required_bytes=_TOKENIZER_BYTES,
-    )
-
-
 def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
     command = _export_command(order.fetched or Path("CHECKPOINT"), Path())
     return Stage(
         name="export",
-        inputs={"tools": tools},
+        inputs={"tools": tools, "code": code_hash(Path(__file__).parent)},
         run=lambda out, context: _export(order, out, context),
         required_bytes=4 * weights,
         required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
+        takes=time_class(4 * weights, CONVERT_BYTES_PER_S),
         commands=(" ".join(command),),
     )
 
@@ -155,22 +145,11 @@ def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
 def _compress_stage(weights: int, tools: dict[str, str]) -> Stage:
     return Stage(
         name="convert",
-        inputs={"tools": tools},
+        inputs={"tools": tools, "code": code_hash(Path(__file__).parent)},
         run=_compress,
         required_bytes=int(1.1 * weights),
         required_memory_bytes=5 * weights,
-    )
-
-
-def _tokenizer(order: Order, out: Path) -> None:
-    from build_engines.tokenizers.write import write_tokenizer
-
-    assert order.fetched is not None
-    write_tokenizer(
-        order.fetched,
-        out,
-        max_seq_len=order.max_seq_len or 0,
-        chat_template=order.spec.chat_template,
+        takes=time_class(weights, QUANTIZE_BYTES_PER_S),
     )
 
 
