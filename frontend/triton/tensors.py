@@ -31,7 +31,7 @@ class Tensor:
 INPUT_IDS = Tensor("input_ids", "INT32", "prompt")  # [1, n]
 INPUT_LENGTHS = Tensor("input_lengths", "INT32", "prompt")  # [1, 1], like all below without a shape
 REQUEST_OUTPUT_LEN = Tensor("request_output_len", "INT32", "max_tokens")
-DRAFT_INPUT_IDS = Tensor("draft_input_ids", "INT32")  # [1, n]
+DRAFT_INPUT_IDS = Tensor("draft_input_ids", "INT32", "prompt")  # [1, n]
 STOP = Tensor("stop", "BOOL")
 STREAMING = Tensor("streaming", "BOOL", "stream")
 END_ID = Tensor("end_id", "INT32", "ignore_eos")

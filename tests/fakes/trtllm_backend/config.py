@@ -168,7 +168,7 @@ def _read_engine(folder: Path) -> tuple[Mapping[str, Any], Engine]:
         max_beam_width=build["max_beam_width"],
         vocab_size=pretrained["vocab_size"],
         max_lora_rank=build["lora_config"]["max_lora_rank"] if has_lora else 0,
-        max_draft_len=build.get("max_draft_len", 0),
+        max_draft_len=build.get("max_draft_len") or pretrained.get("max_draft_len", 0),
         takes_drafts=build.get("speculative_decoding_mode", 1) == DRAFTS_EXTERNAL,
         slips_every=config.get("stand_in", {}).get("slips_every", 0),
     )
