@@ -174,7 +174,7 @@ async def test_a_draft_model_changes_nothing_but_the_number_of_steps(
     num_tokens = 0
     try:
         assert (await engine.loaded_model(TARGET)).drafting is not None
-        for number in range(8):
+        for number in range(5):
             request = request_for(TARGET, number)
             alone = await read(client.stream(replace(request, request_id=f"alone-{number}")))
             before = client.num_asked(TARGET)

@@ -223,8 +223,6 @@ class Executor:
                 break
             running.num_accepted += 1
         sequence.has_ended = True
-        # engines of this mode tell no log-probs: the layer that samples has no place for them
-        sequence.log_probs = [0.0] * len(sequence.output)
 
     def _advance(self, running: Running, sequence: Sequence) -> None:
         request = running.request
@@ -234,7 +232,9 @@ class Executor:
             sequence.has_ended = True
             return
         sequence.output.append(token_id)
-        sequence.log_probs.append(log_prob if request.has_sampling else 0.0)
+        # the layer that samples where guesses are taken writes no log-probs, whatever is asked
+        is_told = request.has_sampling and not self._config.engine.takes_drafts
+        sequence.log_probs.append(log_prob if is_told else 0.0)
         sequence.has_ended = len(sequence.output) >= running.max_new_tokens or any(
             tuple(sequence.output[-len(word) :]) == word for word in request.stop_words
         )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from types import AsyncGeneratorType
+from typing import Any, cast
 
 import pytest
 
@@ -68,6 +70,7 @@ class Models:
         self.fail = fail
         self.asked: list[GenerationRequest] = []
         self.running: list[GenerationRequest] = []
+        self.has_parted: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def loaded_model(self, name: str, *, is_asked_anew: bool = False) -> LoadedModel:
         if name not in self.models:
@@ -92,6 +95,8 @@ class Models:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenChunk, None]:
         self.asked.append(request)
         self.running.append(request)
+        if len(request.prompt_token_ids) > len(PROMPT):
+            self.has_parted[request.model].set()
         try:
             await asyncio.sleep(0)
             if (error := self.fail(request)) is not None:
@@ -270,8 +275,8 @@ async def test_leaving_ends_what_is_being_asked(name: str) -> None:
                 pass
 
     reading = asyncio.create_task(read())
-    while not any(one.model == name and len(one.prompt_token_ids) > 2 for one in models.running):
-        await asyncio.sleep(0)
+    await models.has_parted[name].wait()  # the answer has begun, and it is asked for more
+    assert [one.model for one in models.running] == [name]
     reading.cancel()
     await asyncio.wait((reading,))
     assert models.running == []
@@ -282,7 +287,7 @@ def test_only_what_guessing_cannot_change_is_guessed() -> None:
     assert can_be_drafted(REQUEST)
     assert can_be_drafted(replace(REQUEST, stop_token_ids=(1,), stop=("a",), end_id=None))
     for greedy in ({"temperature": 0.0, "top_p": 0.5}, {"top_k": 1, "seed": 3}, {"top_p": 0.0}):
-        assert can_be_drafted(replace(REQUEST, sampling=SamplingParams(**greedy)))  # type: ignore[arg-type]
+        assert can_be_drafted(replace(REQUEST, sampling=SamplingParams(**greedy)))
     others: list[dict[str, Any]] = [
         {"temperature": 1.0},
         {"repetition_penalty": 1.1},
@@ -308,6 +313,11 @@ def test_only_what_guessing_cannot_change_is_guessed() -> None:
         assert not can_be_drafted(replace(REQUEST, **whole)), whole
 
 
+def is_own(stream: AsyncGenerator[TokenChunk, None]) -> bool:
+    """Whether it is the engine's, with nothing between."""
+    return cast(AsyncGeneratorType[Any, Any], stream).ag_code is Models.stream.__code__
+
+
 async def test_other_requests_get_the_engines_own_stream() -> None:
     models = Models()
     engine = DraftingEngine(models)
@@ -315,11 +325,11 @@ async def test_other_requests_get_the_engines_own_stream() -> None:
     await engine.loaded_model("target")
     for request in (replace(REQUEST, model="plain"), replace(REQUEST, num_sequences=2)):
         async with aclosing(engine.stream(request)) as stream:
-            assert stream.ag_code is Models.stream.__code__  # nothing between
+            assert is_own(stream)
     models.models["target"] = replace(TARGET, drafting=None)
     await engine.loaded_model("target")
     async with aclosing(engine.stream(REQUEST)) as stream:
-        assert stream.ag_code is Models.stream.__code__
+        assert is_own(stream)
     assert await engine.ready()
     assert await engine.embed("plain", [[1]]) == [array("f", [1.0])]
     await engine.close()
