@@ -53,6 +53,7 @@ class DraftingFacts:
     max_draft_len: int
     tree: list[list[int]] = field(default_factory=list)  # of medusa and eagle
     lookahead: list[int] = field(default_factory=list)  # window, n-gram, verification set
+    draft_model: str | None = None  # of draft_target: the name of the model that guesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
