@@ -73,6 +73,11 @@ class EngineOptions:
         return self.quantization in _CALIBRATED or self.kv_cache != "auto"
 
     @property
+    def calibrated_part(self) -> str:
+        """What the calibration data is for."""
+        return self.quantization if self.kv_cache == "auto" else f"kv_cache {self.kv_cache}"
+
+    @property
     def has_paged_context(self) -> bool:
         """Whether prefixes can be shared and long prompts cut into chunks.
 
