@@ -112,7 +112,7 @@ class Models:
         rest = TEXT[start:]
         if request.model == "small":
             slips = [
-                77 if place % 3 == 0 else token_id for place, token_id in enumerate(rest, start)
+                77 if place % 3 == 1 else token_id for place, token_id in enumerate(rest, start)
             ]
             return [TokenChunk(token_ids=slips[: request.max_new_tokens])]
         token_ids: list[int] = []
