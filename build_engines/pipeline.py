@@ -80,11 +80,11 @@ def build_order(
     built. A build that fails or is killed leaves nothing but finished stages, which the next one
     goes on from. Raises BuildError.
     """
-    if (found := _published(order)) is not None:
+    if (found := published(order)) is not None:
         return found
     name, variant = order.spec.name, order.variant.name
     with build_lock(order.home, name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
-        if (found := _published(order)) is not None:
+        if (found := published(order)) is not None:
             return found
         collect_leftovers(order.home)
         store = StageStore(builds_dir(order.home, name, variant))
@@ -97,12 +97,10 @@ def build_order(
             store.discard_partial()
 
 
-def _published(order: Order) -> Artefact | None:
-    """What is current, if it is what is ordered."""
+def published(order: Order) -> Artefact | None:
+    """What is current, if it is what is ordered. Reads a manifest, and no weights."""
     found = find_artefact(order.home, order.spec.name, order.variant.name)
-    if found is None or order.key in (None, found.manifest.order_key):
-        return found
-    return None
+    return found if found is not None and found.manifest.order_key == order.key else None
 
 
 def recipe_for(order: Order, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:

@@ -94,7 +94,7 @@ def with_numbers(spec: Spec) -> Spec:
 def write_tiny_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
     from tokenizers import Tokenizer, models
 
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     vocabulary = {f"t{index}": index for index in range(60)}
     Tokenizer(models.WordLevel(vocabulary, unk_token="t0")).save(str(directory / "tokenizer.json"))
     write_special_tokens(SpecialTokens(bos_id=1, eos_ids=[2], pad_id=0), directory)
