@@ -118,6 +118,22 @@ def with_family(spec: Spec, checkpoint: Checkpoint) -> Spec:
     return spec
 
 
+def check_tokens(spec: Spec, checkpoint: Checkpoint) -> None:
+    """Raises SpecError where the spec's token ids are not of the checkpoint's vocabulary.
+
+    They go before the checkpoint's own, so that a spec can mend what a checkpoint says wrongly.
+    """
+    tokens, size = spec.tokens, checkpoint.architecture.vocab_size
+    ids = [tokens.bos_id, tokens.pad_id, *(tokens.eos_ids or ())]
+    foreign = [one for one in ids if one is not None and one >= size]
+    if foreign:
+        raise SpecError(
+            f"the spec of {spec.name} has the token id {foreign[0]}, {checkpoint.path} has {size} "
+            "tokens: it is another model's; build it under a name that has no spec, or with a spec "
+            "that leaves [tokens] out"
+        )
+
+
 def parse_checkpoint(text: str) -> Source:
     """A folder or file that is there, else OWNER/NAME[/FILE.gguf][@REVISION] of the hub."""
     path = Path(text).expanduser()

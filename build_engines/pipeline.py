@@ -31,7 +31,7 @@ from build_engines.errors import ChoiceError
 from build_engines.llm_api.recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.machine import THIS_MACHINE, Machine
-from build_engines.ordering import order_for, variant_of, with_family
+from build_engines.ordering import check_tokens, order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.spec import HubSource, Spec, load_spec
@@ -184,10 +184,14 @@ def _download_bytes(order: Order) -> int:
 
 
 def with_checkpoint(order: Order, path: Path) -> Order:
-    """The order, once its checkpoint is here. Raises SourceError for one that is not whole."""
+    """The order, once its checkpoint is here.
+
+    Raises SourceError for one that is not whole, SpecError for one of another model.
+    """
     if order.spec.is_embedding:  # no causal language model: its recipe reads the folder itself
         return replace(order, fetched=path)
     checkpoint = open_checkpoint(path)
+    check_tokens(order.spec, checkpoint)
     spec = with_family(order.spec, checkpoint)
     variant = variant_of(spec, order.variant.name)
     return replace(order, spec=spec, variant=variant, fetched=path, checkpoint=checkpoint)

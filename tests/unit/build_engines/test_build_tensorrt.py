@@ -270,6 +270,15 @@ def run_and_kill(arguments: list[str], stage: str, tool: str | None, calls: Path
         time.sleep(0.01)
 
 
+def in_flight(home: Path) -> str:
+    """The one stage or step that has begun and has not ended."""
+    begun = {path.name.partition("-")[0] for path in home.glob("builds/tiny/*/*.partial")}
+    begun |= {"assemble" for _ in home.glob("models/tiny/.*.building")}
+    begun |= {"publish" for _ in home.glob("models/tiny/*/[0-9]*")}
+    (found,) = begun
+    return found
+
+
 def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
     tmp_path: Path, tools: FakeTools, checkpoint: Path, calls: Path
 ) -> None:
@@ -283,13 +292,16 @@ def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
         ("convert", "convert_checkpoint.py"),
         ("build", "trtllm-build"),
         ("verify", None),
+        ("assemble", None),
         ("publish", None),
     ):
         run_and_kill(arguments, stage, tool, calls)
+        assert in_flight(home) == stage
         assert find_artefact(home, "tiny", "two_gpus") is None
     built = build_tiny_engine(home, checkpoint, "two_gpus")
     assert built.content_hash == untouched.content_hash
     assert built.manifest.files == untouched.manifest.files
+    assert built.manifest.version == 1  # that which nothing chose yet
     # each tool once in vain, and once to the end
     started = [name for name in names_of(calls) if "middle" not in name]
     assert started == ["convert_checkpoint.py"] * 2 + ["trtllm-build"] * 2
