@@ -59,9 +59,9 @@ class OptimumRecipe:
 
     def plan(self, order: Order) -> BuildPlan:
         """The unquantized IR stands beside the quantized one, which is held to it."""
+        _check(order)
         tools: dict[str, str] = {}
         if order.checkpoint is not None:
-            _check(order)
             tools = {**_versions(export_python()), "tokenizers": metadata.version("tokenizers")}
         max_seq_len = order.max_seq_len or 0
         weights = num_parameters(order)
@@ -113,19 +113,19 @@ def _versions(python: str) -> dict[str, str]:
 
 
 def _check(order: Order) -> None:
-    checkpoint = order.checkpoint
-    assert checkpoint is not None
-    if checkpoint.format != "hf":
+    """Before anything is fetched, if the model's numbers are known by then."""
+    checkpoint, architecture = order.checkpoint, order.architecture
+    if checkpoint is not None and checkpoint.format != "hf":
         raise ChoiceError(
             f"variant {order.variant.name} is made from a Hugging Face folder, the checkpoint is a "
             "GGUF file: build the variant gguf (the file as it is) or q8_0"
         )
-    model_type = checkpoint.architecture.model_type
-    if model_type not in MODEL_TYPES:
+    if architecture is not None and architecture.model_type not in MODEL_TYPES:
         known = ", ".join(sorted(MODEL_TYPES))
         raise ChoiceError(
-            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss "
-            f"or code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
+            f"{order.spec.name}: {architecture.model_type} models cannot be exported to OpenVINO "
+            f"without loss or code of the checkpoint's, only {known}: serve a GGUF file of it "
+            "(--variant gguf)"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from build_engines.artefacts.artefact import Limits, SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
@@ -23,7 +23,7 @@ from build_engines.stages import Stage, StageContext, builds_dir
 from build_engines.tensorrt.calibration import DATA_SETS, require_texts
 from build_engines.tensorrt.commands import Places, build_command, checkpoint_command, show
 from build_engines.tensorrt.engine_config import read_engine_config
-from build_engines.tensorrt.engine_facts import engine_facts
+from build_engines.tensorrt.engine_facts import draft_len, engine_facts
 from build_engines.tensorrt.engine_options import EngineOptions
 from build_engines.tensorrt.inputs import EngineInputs
 from build_engines.tensorrt.toolchain import (
@@ -120,11 +120,7 @@ class EngineStages:
             format="tensorrt_engine",
             source=source_facts(self.order.source, done["fetch"]),
             tools={**_TOOLS, "gpu": ", ".join(sorted({gpu.name for gpu in self.gpus}))},
-            limits=Limits(
-                max_seq_len=found.max_seq_len,
-                max_input_len=found.max_input_len,
-                vocab_size=found.vocab_size,
-            ),
+            limits=found.limits(draft_len(found, self.options.drafting)),
             tokens=self._special_tokens(done[TOKENIZER]),
             engine=engine_facts(found, self.architecture, self.options),
             adapters=adapters_of(done),
