@@ -186,6 +186,15 @@ def builds_dir(home: Path, name: str, variant: str) -> Path:
     return home / "builds" / name / variant
 
 
+def folder_state(folder: Path) -> list[list[str | int]]:
+    """What tells that a folder has not changed, without reading its files."""
+    return [
+        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
 @cache
 def code_hash(folder: Path) -> str:
     """Of the modules in a folder: an input of the stages that they run, so that a correction of

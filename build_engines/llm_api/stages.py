@@ -20,7 +20,7 @@ from build_engines.llm_api.quantize import QUANTIZE, needs_quantizing, quantize_
 from build_engines.lora.files import ADAPTERS_DIR
 from build_engines.lora.stage import ADAPTERS, adapters_of, adapters_stages
 from build_engines.recipe import Order, Produced
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, folder_state
 from build_engines.tensorrt.engine_options import EngineLimits
 from build_engines.tensorrt.toolchain import PINNED_VERSION, ToolSettings
 from build_engines.tokenizers.stage import TOKENIZER, WriteTokenizer, tokenizer_stage
@@ -110,7 +110,7 @@ class LlmApiMaking:
         folder = _folder(draft_model or "", "speculative.draft_model")
         return Stage(
             name=DRAFT,
-            inputs={"draft": _state(folder)},
+            inputs={"draft": folder_state(folder)},
             run=lambda out, context: _take_files(folder, out),
         )
 
@@ -142,15 +142,6 @@ def _folder(given: str, what: str) -> Path:
     if not given or not folder.is_dir():
         raise ChoiceError(f"{what} is {given or 'not given'}: give a folder on this machine")
     return folder.absolute()
-
-
-def _state(folder: Path) -> list[list[str | int]]:
-    """What tells that a folder has not changed."""
-    return [
-        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
 
 
 def adapter_modules(lora: Lora | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from build_engines.checkpoints.source import CHECKPOINT_DIR
 from build_engines.errors import ChoiceError
 from build_engines.recipe import Order
+from build_engines.stages import folder_state
 from build_engines.tensorrt.calibration import calibration_folder
 from build_engines.tensorrt.commands import Places
 from build_engines.tensorrt.engine_options import EngineOptions
@@ -52,13 +53,7 @@ class EngineInputs:
     def state(self) -> list[list[str | int]]:
         """What tells that the folders have not changed, the checkpoint left out."""
         folders = [self.calibration, *self.adapters.values(), self.draft]
-        return [
-            [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-            for folder in folders
-            if folder is not None
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        ]
+        return [state for folder in folders if folder for state in folder_state(folder)]
 
     def places(self, examples: PurePath, root: Path) -> Places:
         """Where everything is. `root` is the build's folder, in which the checkpoint will be."""
