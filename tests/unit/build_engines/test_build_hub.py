@@ -240,6 +240,6 @@ def test_what_cannot_be_built_of_a_model_is_refused_before_it_is_downloaded(
         build_order(order)
     small = Machine(free_bytes=lambda path: 2_000_000_000)
     recipes = {"cpu": FakeRecipe(needed_bytes=0)}
-    with pytest.raises(DiskSpaceError, match="the build needs 3.2 GB"):
+    with pytest.raises(DiskSpaceError, match=r"the build needs 3\.2 GB"):
         build_order(order, recipes=recipes, machine=small)
     assert {file for file, _ in hub.downloads} == {"config.json"}
