@@ -206,7 +206,7 @@ async def test_a_variant_that_can_be_built_is_built_in_a_process_of_its_own(
 ) -> None:
     monkeypatch.setattr(loading, "buildable_variants", lambda name: ("q4_0",))
     made = publish_model(home / "workshop", "tiny", "q4_0").path.parent
-    script = f"mv {made} {home}/models/tiny/"
+    script = f"mkdir -p {home}/models/tiny && mv {made} {home}/models/tiny/"
     monkeypatch.setattr(sys, "executable", str(_builder(home, script)))
     assert await Loader(home).load("tiny", "q4_0") == "q4_0"
     asked = (home / "asked").read_text().split()
