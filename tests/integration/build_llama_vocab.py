@@ -9,7 +9,7 @@ from typing import Any
 
 import xllamacpp.xllamacpp
 
-LogCallback = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+from triton_models.llama_cpp.abi import load_library
 
 
 class ModelParams(ctypes.Structure):
@@ -36,17 +36,12 @@ class ModelParams(ctypes.Structure):
     )
 
 
-def _ignore(level: int, text: bytes, user: object) -> None:
-    """llama.cpp's log goes nowhere."""
-
-
 class LlamaVocab:
     """The vocabulary of a GGUF file, loaded without its weights."""
 
     def __init__(self, path: Path) -> None:
         self._lib = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-        self._log = LogCallback(_ignore)  # must live as long as the library uses it
-        self._lib.llama_log_set(self._log, None)
+        load_library()  # the same library: its log has one hearer, which must outlive all of us
         load = self._function("llama_model_load_from_file", ctypes.c_void_p)
         vocab_of = self._function("llama_model_get_vocab", ctypes.c_void_p)
         params = self._function("llama_model_default_params", ModelParams)()
