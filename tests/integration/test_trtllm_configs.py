@@ -48,7 +48,8 @@ ADDED: dict[str, tuple[str, dict[str, Any]]] = {
     "lookahead": ("fp16", {"speculative": Speculative(mode="lookahead")}),
 }  # fmt: skip
 # The others change what the engine is, and nothing that the backend must be told
-RENDERED_APART = {"int8_kv", "adapters", "small_batch", "medusa", "eagle", "lookahead"}
+RENDERED_APART = {"int8_kv", "adapters", "small_batch", "draft_target", "medusa", "eagle",
+                  "lookahead"}  # fmt: skip
 NAMES_AND_PLACES = ("variant", "artefact_dir", "gpt_model_path", "tokenizer_dir",
                     "xgrammar_tokenizer_info_path")  # fmt: skip
 
