@@ -145,15 +145,16 @@ def test_preemption_changes_no_token(artefact: Artefact, tokenizer: Tokenizer) -
 def test_a_repeated_prompt_comes_five_times_faster(batcher: Batcher) -> None:
     rng = np.random.default_rng(7)
 
-    def first_token_s(prompt: list[int]) -> float:
-        start = time.perf_counter()
+    def first_token_cpu_s(prompt: list[int]) -> float:
+        """Of all threads; the clock on the wall would show who else wants the processor."""
+        start = time.process_time()
         submit(batcher, prompt, 1).wait()
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     ratios = []
     for _ in range(5):
         prompt = [int(token_id) for token_id in rng.integers(300, 40000, 400)]
-        ratios.append(first_token_s(prompt) / first_token_s(prompt))
+        ratios.append(first_token_cpu_s(prompt) / first_token_cpu_s(prompt))
     assert statistics.median(ratios) >= 5
 
 
