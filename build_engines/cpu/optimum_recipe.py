@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from build_engines.artefacts.artefact import Limits
-from build_engines.checkpoints.source import source_facts
-from build_engines.checkpoints.special_tokens import special_tokens
+from build_engines.cpu.ir_artefact import describe_ir
 from build_engines.cpu.recipe import CONVERT_BYTES_PER_S, QUANTIZE_BYTES_PER_S, num_parameters
 from build_engines.errors import ChoiceError, ToolError
 from build_engines.figures import time_class
@@ -73,7 +71,7 @@ class OptimumRecipe:
             stages.append(_compress_stage(weights, tools))
 
         def describe(done: Mapping[str, Path]) -> Produced:
-            return _describe(order, done, max_seq_len, tools)
+            return describe_ir(order, done, "export", max_seq_len=max_seq_len, tools=tools)
 
         stages.append(
             verify_stage(
@@ -200,22 +198,4 @@ def _exported(order: Order, directory: Path, *, is_int8: bool) -> Oracle:
         path=directory,
         description=f"OpenVINO in float32 on {name}",
         has_same_weights=not is_int8,
-    )
-
-
-def _describe(
-    order: Order, done: Mapping[str, Path], max_seq_len: int, tools: dict[str, str]
-) -> Produced:
-    from build_engines.cpu import openvino_ir
-
-    return Produced(
-        format="openvino_ir",
-        source=source_facts(order.source, done["fetch"]),
-        tools=tools,
-        limits=Limits(
-            max_seq_len=max_seq_len,
-            max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
-            vocab_size=openvino_ir.check(done["export"]),
-        ),
-        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
     )

@@ -8,11 +8,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from build_engines.artefacts.artefact import Limits
 from build_engines.assembly import link_or_copy
 from build_engines.checkpoints.shards import shard_names
-from build_engines.checkpoints.source import source_facts
-from build_engines.checkpoints.special_tokens import special_tokens
+from build_engines.cpu.ir_artefact import describe_ir
 from build_engines.errors import ChoiceError
 from build_engines.figures import time_class
 from build_engines.ordering import require_gguf
@@ -68,7 +66,7 @@ class CpuRecipe:
         )
 
         def describe(done: Mapping[str, Path]) -> Produced:
-            return _describe(order, done, max_seq_len, tools)
+            return describe_ir(order, done, "convert", max_seq_len=max_seq_len, tools=tools)
 
         verify = verify_stage(
             order,
@@ -148,21 +146,3 @@ def _source_by_llama_cpp(order: Order) -> Oracle:
     assert order.fetched is not None
     name = order.fetched.name
     return Oracle(format=OracleFormat.GGUF, path=order.fetched, description=f"llama.cpp on {name}")
-
-
-def _describe(
-    order: Order, done: Mapping[str, Path], max_seq_len: int, tools: dict[str, str]
-) -> Produced:
-    from build_engines.cpu import openvino_ir
-
-    return Produced(
-        format="openvino_ir",
-        source=source_facts(order.source, done["fetch"]),
-        tools=tools,
-        limits=Limits(
-            max_seq_len=max_seq_len,
-            max_input_len=max_seq_len - 1,  # one token must fit behind the prompt
-            vocab_size=openvino_ir.check(done["convert"]),
-        ),
-        tokens=special_tokens(order.spec.tokens, done["tokenizer"]),
-    )

@@ -20,6 +20,7 @@ from build_engines.tensorrt.engine_options import (
     DEFAULT_NUM_TOKENS,
     HF_LORA_MODULES,
     EngineLimits,
+    prompt_room,
 )
 from build_engines.variants import Lora, Speculative, Variant
 
@@ -46,12 +47,7 @@ def llm_limits(
             f"max_seq_len is {chosen}, the model is made for {longest}: set it to {longest} or less"
         )
     given = variant.limits
-    input_len = given.max_input_len or chosen - 1  # one token must fit behind the prompt
-    if input_len >= chosen:
-        raise ChoiceError(
-            f"max_input_len is {input_len}, of max_seq_len {chosen}: no token would fit behind it; "
-            f"set it to {chosen - 1} or less"
-        )
+    input_len = prompt_room(given.max_input_len, chosen)
     return EngineLimits(
         max_batch_size=given.max_batch_size or DEFAULT_BATCH_SIZE,
         max_input_len=input_len,

@@ -11,16 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from build_engines.checkpoints.architecture import Architecture
-from build_engines.errors import ChoiceError, SpecError
 from build_engines.families.family import Family
-from build_engines.families.table import FAMILIES, family_of
 from build_engines.gpu.fit import Load
 from build_engines.gpu.gpus import Gpu
 from build_engines.gpu.local import local_gpus
 from build_engines.gpu.memory import Parallel
+from build_engines.gpu.model import ordered_model
 from build_engines.gpu.sections import fit_section, memory_section
 from build_engines.llm_api.options import llm_limits, llm_options
 from build_engines.llm_api.stages import FOLDERS, LlmApiMaking, adapter_modules
@@ -29,12 +27,7 @@ from build_engines.stages import Stage
 from build_engines.tensorrt.engine_options import EngineLimits
 from build_engines.tensorrt.toolchain import ToolSettings
 from build_engines.tokenizers.stage import WriteTokenizer, write_tokenizer
-
-
-def _verify_stage(order: Order, **plan: Any) -> Stage:
-    from build_engines.verify.stage import verify_stage
-
-    return verify_stage(order, **plan)
+from build_engines.verify.stage import verify_stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +37,7 @@ class LlmApiRecipe:
     settings: Callable[[], ToolSettings] = ToolSettings.from_env
     gpus: Callable[[], list[Gpu]] = local_gpus
     tokenizing: WriteTokenizer = write_tokenizer
-    verifying: Callable[..., Stage] = _verify_stage
+    verifying: Callable[..., Stage] = verify_stage
 
     def plan(self, order: Order) -> BuildPlan:
         """See Recipe. Raises ChoiceError for what the backend or this machine's GPU cannot do."""
@@ -88,22 +81,9 @@ class LlmApiRecipe:
 
 
 def _model(order: Order) -> tuple[Family, Architecture]:
-    if order.architecture is None:
-        raise SpecError(
-            f"{order.spec.name} has no [architecture], and its checkpoint is not here yet: give it "
-            "by --checkpoint, or write its numbers into the spec"
-        )
-    if order.checkpoint is not None and order.checkpoint.format != "hf":
-        raise ChoiceError(
-            "TensorRT-LLM's PyTorch backend reads Hugging Face checkpoints, this one is a GGUF "
-            "file: give the folder, or serve the file as it is (--variant gguf)"
-        )
-    name = order.spec.family
-    if name is None:
-        return family_of(order.architecture), order.architecture
-    if name not in FAMILIES:
-        raise SpecError(f"there is no family {name}: choose {', '.join(FAMILIES)}")
-    return FAMILIES[name], order.architecture
+    return ordered_model(
+        order, needs="TensorRT-LLM's PyTorch backend reads Hugging Face checkpoints"
+    )
 
 
 def _limits(

@@ -139,12 +139,7 @@ def _limits(
             f"{_because(family)}: set max_seq_len to {longest} or less"
         )
     given = variant.limits
-    input_len = given.max_input_len or chosen - 1  # one token must fit behind the prompt
-    if input_len >= chosen:
-        raise ChoiceError(
-            f"max_input_len is {input_len}, of max_seq_len {chosen}: no token would fit behind it; "
-            f"set it to {chosen - 1} or less"
-        )
+    input_len = prompt_room(given.max_input_len, chosen)
     tokens = given.max_num_tokens or DEFAULT_NUM_TOKENS
     if given.max_num_tokens is None and not _can_chunk(variant):
         tokens = max(tokens, input_len)  # a prompt goes through in one step
@@ -159,6 +154,17 @@ def _limits(
         max_seq_len=chosen,
         max_num_tokens=tokens,
     )
+
+
+def prompt_room(max_input_len: int | None, max_seq_len: int) -> int:
+    """Tokens of a prompt, so that one fits behind it. Raises ChoiceError."""
+    chosen = max_input_len or max_seq_len - 1
+    if chosen >= max_seq_len:
+        raise ChoiceError(
+            f"max_input_len is {chosen}, of max_seq_len {max_seq_len}: no token would fit behind "
+            f"it; set it to {max_seq_len - 1} or less"
+        )
+    return chosen
 
 
 def _because(family: Family) -> str:

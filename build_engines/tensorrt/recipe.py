@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.checkpoints.checkpoint import Checkpoint
-from build_engines.errors import ChoiceError, SourceError, SpecError
+from build_engines.errors import SourceError
 from build_engines.families.family import Family
-from build_engines.families.table import FAMILIES, family_of
 from build_engines.gpu.gpus import Gpu
 from build_engines.gpu.local import local_gpus
+from build_engines.gpu.model import ordered_model
 from build_engines.lora.files import ADAPTERS_DIR
 from build_engines.lora.stage import adapters_stages
 from build_engines.recipe import BuildPlan, Order, Section
@@ -76,23 +76,10 @@ class TensorRtRecipe:
 
 
 def _model(order: Order) -> tuple[Family, Architecture]:
-    if order.architecture is None:
-        raise SpecError(
-            f"{order.spec.name} has no [architecture], and its checkpoint is not here yet: give it "
-            "by --checkpoint, or write its numbers into the spec"
-        )
-    if order.checkpoint is not None and order.checkpoint.format != "hf":
-        raise ChoiceError(
-            "TensorRT engines are made from a Hugging Face checkpoint, this one is a GGUF file: "
-            "give the folder, or serve the file as it is (--variant gguf)"
-        )
+    found = ordered_model(order, needs="TensorRT engines are made from a Hugging Face checkpoint")
     if order.checkpoint is not None:
         _check_code(order.checkpoint)
-    if order.spec.family is None:
-        return family_of(order.architecture), order.architecture
-    if order.spec.family not in FAMILIES:
-        raise SpecError(f"there is no family {order.spec.family}: choose {', '.join(FAMILIES)}")
-    return FAMILIES[order.spec.family], order.architecture
+    return found
 
 
 def _check_code(checkpoint: Checkpoint) -> None:
