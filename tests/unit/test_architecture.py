@@ -25,6 +25,9 @@ ALLOWED = {
     "prometheus_client": ("frontend/telemetry/metrics.py", "frontend/processes.py"),
     "sqlalchemy": ("frontend/store/",),
     "alembic": ("frontend/store/",),
+    "jwt": ("frontend/access/tokens.py", "frontend/access/verification_keys.py"),
+    "cryptography": ("frontend/access/verification_keys.py",),
+    "aiohttp": ("frontend/access/jwks.py",),
     "typer": (
         "frontend/cli.py",
         "frontend/triton_command.py",
@@ -138,6 +141,9 @@ def test_imports_point_from_the_surface_to_the_inside() -> None:
     assert offenders(sources("frontend/store"), *upper, "frontend.triton", "frontend.text",
                      "frontend.protocol", "frontend.responses", "frontend.prepare",
                      "frontend.generate", "frontend.catalog") == []  # fmt: skip
+    assert offenders(sources("frontend/access"), *upper, "frontend.triton", "frontend.text",
+                     "frontend.protocol", "frontend.responses", "frontend.prepare",
+                     "frontend.generate", "frontend.catalog", "frontend.context") == []  # fmt: skip
     assert offenders(sources("frontend/responses"), *upper, "frontend.context",
                      "frontend.triton") == []  # fmt: skip
     assert offenders(sources("frontend/text"), *upper, "frontend.triton", "frontend.protocol",
