@@ -85,7 +85,7 @@ def _add_lifecycle(
         triton = TritonClient(settings.triton_address)
         models = TritonRepository(settings, triton.rpc, triton.capabilities)
         opened = app.ctx.opened = AsyncExitStack()
-        database = await Database.open(settings.database_url)
+        database = await Database.open(settings.database_address)
         opened.push_async_callback(database.close)
         opened.push_async_callback((engine or triton).close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)

@@ -90,6 +90,8 @@ class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return f"cannot verify {', '.join(wrong)}: its algorithms are among {', '.join(own)}"
         if self.jwks_url is not None and not _is_safe(self.jwks_url):
             return "jwks_url must be https (http on loopback only)"
+        if self.max_staleness_s < 2 * self.refresh_s:
+            return "max_staleness_s must be twice refresh_s at least"
         if self.claims.tenant is None and self.defaults.tenant is None:
             return "needs claims.tenant or defaults.tenant"
         return None

@@ -69,7 +69,8 @@ class JwksCache:
         self._upkeep: asyncio.Task[None] | None = None
 
     def open(self) -> None:
-        self._upkeep = asyncio.create_task(self._keep_up())
+        # who asks before the loop comes to the upkeep waits for this
+        self._upkeep = asyncio.create_task(self._keep_up(self._begin()))
 
     async def close(self) -> None:
         tasks = [task for task in (self._upkeep, self._fetching) if task is not None]
@@ -120,14 +121,15 @@ class JwksCache:
         finally:
             self._fetching = None
 
-    async def _keep_up(self) -> None:
+    async def _keep_up(self, fetching: asyncio.Task[None]) -> None:
         while True:
-            await asyncio.wait([self._begin()])
+            await asyncio.wait([fetching])
             pause_s = self._issuer.refresh_s
             if self._num_failures:
                 first, most = RETRY_S
                 pause_s = min(pause_s, most, first * 2 ** min(self._num_failures - 1, 10))
             await asyncio.sleep(pause_s * random.uniform(0.9, 1.0))  # noqa: S311  not all at once
+            fetching = self._begin()
 
 
 async def fetch_bytes(url: str) -> bytes:

@@ -131,8 +131,9 @@ def _problem(jwk: Mapping[str, Any]) -> str | None:
         return "not a public key"
     if "d" in jwk:
         return "a private key, which everybody has by now"
-    if jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
-        return "not for signatures"
+    operations = jwk.get("key_ops", ["verify"])
+    if jwk.get("use", "sig") != "sig" or operations != ["verify"]:
+        return "not for verifying signatures"
     if not isinstance(jwk.get("kid", ""), str) or not isinstance(jwk.get("alg", ""), str):
         return "its kid or alg is no text"
     return None

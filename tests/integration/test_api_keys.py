@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frontend.access.identity import Limits, Scope
+from frontend.access.identity import Identity, Limits, Scope
 from frontend.access.key_cache import KeyCache
 from frontend.access.secrets import hash_of, is_secret
 from frontend.errors import Unavailable
@@ -63,11 +63,13 @@ async def test_a_key_is_what_it_was_made_as(store: ApiKeyStore) -> None:
     )  # fmt: skip
     assert abs(key.created_at - time.time()) < 5
     assert await store.get(key.id) == key
-    identity = (await store.find(hash_of(secret))).identity
-    assert identity is not None
-    assert (identity.key_id, identity.tenant, identity.scopes, identity.models, identity.limits) == (
-        key.id, "lab", GIVEN.scopes, GIVEN.models, GIVEN.limits,
-    )  # fmt: skip
+    assert (await store.find(hash_of(secret))).identity == Identity(
+        key_id=key.id,
+        tenant="lab",
+        scopes=GIVEN.scopes,
+        models=GIVEN.models,
+        limits=GIVEN.limits,
+    )
 
 
 async def test_of_a_secret_only_its_hash_is_stored(tmp_path: Path) -> None:
@@ -75,7 +77,7 @@ async def test_of_a_secret_only_its_hash_is_stored(tmp_path: Path) -> None:
     database = await Database.open(f"sqlite:///{path}")
     _, secret = await ApiKeyStore(database).create(GIVEN)
     await database.close()
-    content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    content = path.read_bytes()  # closed: all is in the one file
     assert hash_of(secret) in content
     assert secret.encode() not in content
     assert secret[9:].encode() not in content
