@@ -13,8 +13,10 @@ ServingError                      500
 │   ├── ModelNotFound             404
 │   ├── AdapterNotFound           404
 │   ├── ResponseNotFound          404
+│   ├── KeyNotFound               404
 │   └── VariantNotFound           404
-├── AuthenticationFailed          401
+├── AuthenticationFailed          401  with WWW-Authenticate
+├── PermissionDenied              403
 ├── RateLimited                   429
 ├── Unavailable                   503  with Retry-After
 │   ├── EngineUnavailable         503
@@ -136,6 +138,12 @@ class ResponseNotFound(NotFound):
     code, native_code, key = "response_not_found", "RESPONSE_NOT_FOUND", "response_not_found"
 
 
+class KeyNotFound(NotFound):
+    """Values: key_id."""
+
+    code, native_code, key = "key_not_found", "KEY_NOT_FOUND", "key_not_found"
+
+
 class VariantNotFound(NotFound):
     """Values: model, wanted, variants."""
 
@@ -145,6 +153,13 @@ class VariantNotFound(NotFound):
 class AuthenticationFailed(ServingError):
     status, code, native_code = 401, "invalid_api_key", "AUTHENTICATION_FAILED"
     type, key = "invalid_request_error", "authentication_failed"
+
+
+class PermissionDenied(ServingError):
+    """Values: scope."""
+
+    status, code, native_code = 403, "permission_denied", "PERMISSION_DENIED"
+    type, key = "permission_error", "permission_denied"
 
 
 class RateLimited(ServingError):

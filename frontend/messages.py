@@ -237,6 +237,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "模型 '{model}' 没有符合 {wanted} 的版本，现有版本：{variants}",
     ),
     "authentication_failed": ("The API key is not valid.", "API 密钥无效"),
+    "authentication_failed.details": (
+        "Send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+        "请以 'Authorization: Bearer 密钥' 或 'X-API-Key: 密钥' 发送有效的密钥",
+    ),
+    "permission_denied": (
+        "The API key has no right to do this: it lacks the scope '{scope}'.",
+        "此 API 密钥无权执行该操作：缺少权限 '{scope}'",
+    ),
+    "key_not_found": (
+        "There is no API key '{key_id}' that this can be done with.",
+        "不存在可执行此操作的 API 密钥 '{key_id}'",
+    ),
     "rate_limited": ("Too many requests.", "请求过于频繁"),
     "unavailable": ("The server is unavailable now.", "服务暂不可用"),
     "engine_unavailable": (

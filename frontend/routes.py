@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from frontend.access.identity import Scope
 from frontend.api.anthropic import count_message_tokens, create_message
 from frontend.api.chat import create_chat_completion
 from frontend.api.completions import create_completion
@@ -74,6 +75,7 @@ INFERENCE_ERRORS = (
     ServerOverloaded,
     GenerationFailed,
 )
+OPEN = None  # to everybody, keys or not
 QUESTION = "What is the capital of France?"
 
 HEALTH = ("Whether requests can be served.", "服务是否可用。")
@@ -84,13 +86,16 @@ METRICS = (
 HEALTH_ANSWERS = {200: native.Health, 503: native.Health}
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
-    Route("GET", "/api/v1/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
-    Route("GET", "/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
-    Route("GET", "/api/v1/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route("GET", "/health", OPEN, get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/api/v1/health", OPEN, get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/metrics", Scope.METRICS, get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route(
+        "GET", "/api/v1/metrics", Scope.METRICS, get_metrics, METRICS, media=METRICS_CONTENT_TYPE
+    ),
     Route(
         "GET",
         "/openapi.json",
+        OPEN,
         get_openapi,
         ("This description.", "本描述文件。"),
         answers={200: OpenAPI},
@@ -98,6 +103,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/docs",
+        OPEN,
         get_docs,
         ("This description, for people.", "供人阅读的接口文档。"),
         media=HTML,
@@ -105,6 +111,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/generate",
+        Scope.INFERENCE,
         create_generation,
         ("Answer a prompt.", "回答一个提示词。"),
         body=GenerateRequest,
@@ -117,6 +124,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/generate/stream",
+        Scope.INFERENCE,
         stream_generation,
         ("Answer a prompt as a stream.", "流式回答一个提示词。"),
         body=GenerateRequest,
@@ -128,6 +136,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/batch/generate",
+        Scope.INFERENCE,
         create_batch,
         ("Answer many prompts at once.", "同时回答多个提示词。"),
         body=BatchGenerateRequest,
@@ -138,6 +147,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/v1/models",
+        Scope.MODELS_READ,
         list_models,
         ("The models, loaded or not.", "所有模型及其加载状态。"),
         answers={200: native.NativeModels},
@@ -145,6 +155,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/models/<model_name>/load",
+        Scope.MODELS_WRITE,
         load_model,
         ("Load a variant of a model.", "加载模型的一个版本。"),
         body=LoadRequest,
@@ -157,6 +168,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/models/<model_name>/unload",
+        Scope.MODELS_WRITE,
         unload_model,
         ("Unload a model.", "卸载模型。"),
         answers={200: native.NativeModel},
@@ -166,6 +178,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/chat/completions",
+        Scope.INFERENCE,
         create_chat_completion,
         ("Answer a conversation.", "回答一段对话。"),
         body=ChatRequest,
@@ -179,6 +192,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/chat/completions/render",
+        Scope.INFERENCE,
         render_chat_completion,
         ("The prompt of a conversation, and its tokens.", "对话渲染成的提示词及其 token。"),
         body=ChatRequest,
@@ -190,6 +204,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/completions",
+        Scope.INFERENCE,
         create_completion,
         ("Complete a text.", "续写文本。"),
         body=CompletionRequest,
@@ -203,6 +218,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/tokenize",
+        Scope.INFERENCE,
         tokenize,
         ("The tokens of a text or a conversation.", "文本或对话的 token。"),
         body=TokenizeRequest,
@@ -214,6 +230,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/detokenize",
+        Scope.INFERENCE,
         detokenize,
         ("The text of tokens.", "token 对应的文本。"),
         body=DetokenizeRequest,
@@ -225,6 +242,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/tokenizer_info",
+        Scope.MODELS_READ,
         get_tokenizer_info,
         ("A model's special tokens and chat template.", "模型的特殊 token 与对话模板。"),
         query=TokenizerInfoQuery,
@@ -234,6 +252,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/messages",
+        Scope.INFERENCE,
         create_message,
         ("Answer a conversation, in Anthropic's shape.", "以 Anthropic 的格式回答一段对话。"),
         body=MessagesRequest,
@@ -250,6 +269,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/messages/count_tokens",
+        Scope.INFERENCE,
         count_message_tokens,
         ("How many tokens a conversation has.", "一段对话的 token 数。"),
         body=CountTokensRequest,
@@ -261,6 +281,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses",
+        Scope.INFERENCE,
         create_response,
         ("Answer, and keep the conversation.", "回答并保存对话。"),
         body=ResponseRequest,
@@ -273,6 +294,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses/input_tokens",
+        Scope.INFERENCE,
         count_input_tokens,
         ("How many tokens an input has.", "计算输入的 token 数。"),
         body=ResponseRequest,
@@ -284,6 +306,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/responses/<response_id>",
+        Scope.INFERENCE,
         get_response,
         ("A stored response, or its stream.", "已保存的响应，或其事件流。"),
         query=RetrieveQuery,
@@ -295,6 +318,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "DELETE",
         "/v1/responses/<response_id>",
+        Scope.INFERENCE,
         delete_response,
         ("Delete a stored response.", "删除已保存的响应。"),
         answers={200: responses.DeletedResponse},
@@ -303,6 +327,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses/<response_id>/cancel",
+        Scope.INFERENCE,
         cancel_response,
         ("Stop a background response.", "停止后台响应。"),
         answers={200: responses.Response},
@@ -311,6 +336,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/responses/<response_id>/input_items",
+        Scope.INFERENCE,
         list_input_items,
         ("What a response was made from.", "生成响应所用的全部条目。"),
         query=ItemsQuery,
@@ -320,6 +346,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/embeddings",
+        Scope.INFERENCE,
         create_embedding,
         ("Vectors of texts, by an embedding model.", "由嵌入模型生成文本的向量。"),
         body=EmbeddingRequest,
@@ -331,6 +358,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/models",
+        Scope.MODELS_READ,
         list_openai_models,
         ("The models there are.", "现有的模型。"),
         answers={200: openai.Models},
@@ -338,6 +366,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/models/<model_name>",
+        Scope.MODELS_READ,
         get_openai_model,
         ("One model.", "一个模型。"),
         answers={200: openai.Model},

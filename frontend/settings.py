@@ -66,6 +66,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
+        if self.jwt_issuers is not None:
+            object.__setattr__(self, "jwt_issuers", Path(self.jwt_issuers).expanduser().absolute())
         self._check("port", 0 <= self.port < 65536, "must be a port number")
         for name in ("triton_grpc_port", "triton_metrics_port", "triton_http_port"):
             self._check(name, 0 < getattr(self, name) < 65536, "must be a port number")

@@ -37,6 +37,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     concurrent_requests: Count | None = None
     tokens_per_day: Count | None = None
 
+    def shown(self) -> dict[str, int | None]:
+        return {name: getattr(self, name) for name in self.__struct_fields__}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:

@@ -286,4 +286,4 @@ def _limits(stored: dict[str, Any] | None) -> Limits | None:
 
 
 def _stored_limits(limits: Limits | None) -> dict[str, Any] | None:
-    return None if limits is None else msgspec.to_builtins(limits)
+    return None if limits is None else limits.shown()

@@ -1,0 +1,190 @@
+"""Who may do what, over HTTP: every route of the table with and without keys."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from frontend.access.identity import Scope
+from frontend.api.route import Route
+from frontend.routes import ROUTES
+from frontend.settings import Settings
+from frontend.store.api_keys import ApiKey, ApiKeyStore
+from frontend.store.database import Database
+from tests.fakes.engine import FakeEngine, FakeRepository
+from tests.fakes.issuer import IssuerProcess
+from tests.fakes.server import Answer, RawClient, ServerThread
+from tests.unit.frontend.access.issuer_keys import (
+    AUDIENCE,
+    ISSUER,
+    private_key,
+    public_jwk,
+    signed,
+)
+
+OPEN_PATHS = {"/health", "/api/v1/health", "/openapi.json", "/docs"}
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+class Keys:
+    """Makes keys in a server's database, as `inflight keys` does beside it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.database_address
+
+    def make(self, *scopes: Scope, **fields: Any) -> tuple[ApiKey, str]:
+        key = ApiKey(id="", name="test", scopes=frozenset(scopes), **fields)
+        made: tuple[ApiKey, str] = self.do(lambda store: store.create(key))
+        return made
+
+    def do(self, work: Callable[[ApiKeyStore], Any]) -> Any:
+        async def run() -> Any:
+            database = await Database.open(self._url)
+            try:
+                return await work(ApiKeyStore(database))
+            finally:
+                await database.close()
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def closed_settings(tiny_settings: Settings, tmp_path: Path) -> Settings:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(tiny_settings.home / "models", target_is_directory=True)
+    return replace(tiny_settings, home=home, authentication="on")
+
+
+@pytest.fixture
+def keys(closed_settings: Settings) -> Keys:
+    return Keys(closed_settings)
+
+
+@pytest.fixture
+def closed(
+    closed_settings: Settings, engine: FakeEngine, repository: FakeRepository
+) -> Iterator[ServerThread]:
+    with ServerThread(closed_settings, engine, repository) as running:
+        yield running
+
+
+def ask(
+    server: ServerThread, method: str, path: str, key: str | None = None, **rest: Any
+) -> Answer:
+    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    with RawClient(server.address) as client:
+        client.send(method, path, rest.get("body"), {**headers, **rest.get("headers", {})})
+        return client.receive()
+
+
+def path_of(route: Route) -> str:
+    return re.sub(r"<[^>]*>", "nobody", route.path)
+
+
+def test_what_is_open_is_listed_here() -> None:
+    assert {route.path for route in ROUTES if route.scope is None} == OPEN_PATHS
+
+
+def test_each_route_wants_a_key_with_its_scope(closed: ServerThread, keys: Keys) -> None:
+    fitting = {scope: keys.make(scope)[1] for scope in Scope}
+    others = {scope: keys.make(*(set(Scope) - {scope}))[1] for scope in Scope}
+    for route in ROUTES:
+        body: object = {} if route.method == "POST" else None
+        name = f"{route.method} {route.path}"
+        without = ask(closed, route.method, path_of(route), body=body)
+        if route.scope is None:
+            assert without.status == 200, name
+            continue
+        assert (without.status, without.headers["www-authenticate"]) == (401, "Bearer"), name
+        unfit = ask(closed, route.method, path_of(route), others[route.scope], body=body)
+        assert unfit.status == 403, name
+        assert route.scope.value in unfit.body.decode(), name
+        fit = ask(closed, route.method, path_of(route), fitting[route.scope], body=body)
+        assert fit.status not in (401, 403), name
+
+
+def test_what_is_no_route_is_no_way_in(closed: ServerThread, engine: FakeEngine) -> None:
+    for method, path in (("POST", "/v1/chat/completions/"), ("POST", "/v1//chat/completions"),
+                         ("PUT", "/v1/chat/completions"), ("HEAD", "/v1/models")):  # fmt: skip
+        with RawClient(closed.address) as client:
+            client.send(method, path, CHAT if method != "HEAD" else None)
+            answer = client.receive_head()
+        assert answer.status in (401, 404, 405), path
+    assert engine.streams == []
+
+
+@pytest.mark.parametrize("header", ["Authorization", "X-API-Key", "x-api-key"])
+def test_a_key_is_read_where_clients_put_it(closed: ServerThread, keys: Keys, header: str) -> None:
+    _, secret = keys.make(Scope.INFERENCE)
+    value = f"Bearer {secret}" if header == "Authorization" else secret
+    answer = ask(closed, "POST", "/v1/chat/completions", body=CHAT, headers={header: value})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/v1/generate", "/v1/messages"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_unknown_revoked_and_expired_keys_get_one_answer(
+    closed: ServerThread, keys: Keys, path: str, language: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    revoked, revoked_secret = keys.make(Scope.INFERENCE)
+    keys.do(lambda store: store.revoke(revoked.id))
+    _, expired = keys.make(Scope.INFERENCE, expires_at=time.time() - 1)
+    unknown = "sk-" + "u" * 43
+    answers = set()
+    for secret in (revoked_secret, expired, unknown, "any-key", None):
+        headers = {"Accept-Language": language, "X-Request-ID": "same"}
+        answer = ask(closed, "POST", path, secret, body={}, headers=headers)
+        assert secret is None or secret.encode() not in answer.body
+        answers.add((answer.status, answer.body))
+    ((status, body),) = answers
+    assert status == 401
+    error = orjson.loads(body)["error"]
+    assert ("\u4e00" <= error["message"][-1] <= "\u9fff") == (language == "zh")
+    for secret in (revoked_secret, expired, unknown):
+        assert secret[3:] not in caplog.text
+
+
+def test_a_revoked_key_is_refused_within_a_second(closed: ServerThread, keys: Keys) -> None:
+    key, secret = keys.make(Scope.INFERENCE)
+    assert ask(closed, "POST", "/v1/chat/completions", secret, body=CHAT).status == 200
+    keys.do(lambda store: store.revoke(key.id))
+    revoked_at = time.monotonic()
+    while ask(closed, "POST", "/v1/chat/completions", secret, body=CHAT).status != 401:
+        assert time.monotonic() - revoked_at < 1.0
+
+
+def test_a_token_of_an_issuer_is_taken(
+    closed_settings: Settings, engine: FakeEngine, repository: FakeRepository, tmp_path: Path
+) -> None:
+    with IssuerProcess() as issuer:
+        issuer.answer("good", public_jwk(private_key("RS256"), kid="k1"))
+        path = tmp_path / "issuers.toml"
+        path.write_text(
+            f'[[issuers]]\nissuer = "{ISSUER}"\naudience = ["{AUDIENCE}"]\n'
+            f'algorithms = ["RS256"]\njwks_url = "{issuer.jwks_url}"\n'
+            '[issuers.claims]\ntenant = "org"\nscopes = "scope"\n'
+        )
+        settings = replace(closed_settings, jwt_issuers=path)
+        good = signed(private_key("RS256"), org="lab", scope="inference")
+        with ServerThread(settings, engine, repository) as server:
+            assert ask(server, "POST", "/v1/chat/completions", good, body=CHAT).status == 200
+            assert ask(server, "GET", "/v1/models", good).status == 403
+            bad = signed(private_key("RS256", 1), org="lab", scope="inference")
+            answer = ask(server, "POST", "/v1/chat/completions", bad, body=CHAT)
+            assert answer.status == 401
+            assert answer.json["error"]["code"] == "invalid_api_key"
+
+
+def test_without_authentication_any_key_is_taken(server: ServerThread) -> None:
+    answer = ask(server, "POST", "/v1/chat/completions", "any-key", body=CHAT)
+    assert answer.status == 200
