@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import functools
 import re
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
@@ -74,6 +75,10 @@ class Identity:
 
 # Where authentication is off.
 ANYBODY = Identity(tenant="default", scopes=frozenset(Scope))
+
+# For whom a task works: set where a request (or a batch's line) comes in, and read where models
+# are found by their names, so that no surface can forget to ask.
+current_identity: ContextVar[Identity] = ContextVar("current_identity", default=ANYBODY)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ import functools
 
 from sanic import HTTPResponse, Request
 
-from frontend.access.identity import ANYBODY, Identity, Scope
+from frontend.access.identity import Scope, current_identity
 from frontend.api.route import Handler
 from frontend.context import context_of
 from frontend.errors import PermissionDenied
@@ -20,20 +20,18 @@ def guarded(handler: Handler, scope: Scope | None) -> Handler:
     @functools.wraps(handler)
     async def guarded(request: Request, **arguments: str) -> HTTPResponse | None:
         authenticator = context_of(request).authenticator
-        if authenticator is not None:
-            identity = await authenticator.identify(
-                request.headers.getall("authorization", ()),
-                request.headers.getall("x-api-key", ()),
-            )
-            request.ctx.identity = identity
-            if not identity.may(scope):
-                raise PermissionDenied(scope=scope)
-        return await handler(request, **arguments)
+        if authenticator is None:
+            return await handler(request, **arguments)
+        identity = await authenticator.identify(
+            request.headers.getall("authorization", ()),
+            request.headers.getall("x-api-key", ()),
+        )
+        if not identity.may(scope):
+            raise PermissionDenied(scope=scope)
+        before = current_identity.set(identity)  # a connection's requests have one task
+        try:
+            return await handler(request, **arguments)
+        finally:
+            current_identity.reset(before)
 
     return guarded
-
-
-def identity_of(request: Request) -> Identity:
-    """Who asks at a route that is not open."""
-    identity: Identity = getattr(request.ctx, "identity", ANYBODY)
-    return identity
