@@ -5,6 +5,7 @@ ServingError                      500
 │   ├── InvalidParameter          400  one field is wrong; `param` names it
 │   ├── PreviousResponseNotFound  400
 │   ├── ContextLengthExceeded     400
+│   ├── RequestOverLimit          400
 │   ├── MethodNotAllowed          405
 │   ├── BodyTooLarge              413
 │   ├── UnsupportedMediaType      415
@@ -18,10 +19,12 @@ ServingError                      500
 ├── AuthenticationFailed          401  with WWW-Authenticate
 ├── PermissionDenied              403
 ├── RateLimited                   429
+│   └── QuotaExceeded             429
 ├── Unavailable                   503  with Retry-After
 │   ├── EngineUnavailable         503
 │   ├── ServerOverloaded          503
 │   ├── AdapterEvicted            503
+│   ├── LimitsUnavailable         503
 │   └── ModelNotLoaded            503
 │       └── ModelChanged          503
 ├── ModelLoadFailed               500
@@ -89,6 +92,13 @@ class ContextLengthExceeded(InvalidRequest):
 
     code, native_code = "context_length_exceeded", "CONTEXT_LENGTH_EXCEEDED"
     key = "context_length_exceeded"
+
+
+class RequestOverLimit(InvalidRequest):
+    """However long it waits, it asks for more than a limit ever has. Values: limit, requested."""
+
+    code, native_code = "request_over_limit", "REQUEST_OVER_LIMIT"
+    key = "request_over_limit"
 
 
 class MethodNotAllowed(InvalidRequest):
@@ -163,8 +173,17 @@ class PermissionDenied(ServingError):
 
 
 class RateLimited(ServingError):
+    """Values of the keys `rate_limited.*`: limit, remaining, requested, wait."""
+
     status, code, native_code = 429, "rate_limit_exceeded", "RATE_LIMITED"
     type, key = "requests", "rate_limited"
+
+
+class QuotaExceeded(RateLimited):
+    """Not worth waiting for. Values: limit, remaining, requested, wait."""
+
+    code, native_code, key = "insufficient_quota", "INSUFFICIENT_QUOTA", "insufficient_quota"
+    type = "insufficient_quota"
 
 
 class Unavailable(ServingError):
@@ -185,6 +204,12 @@ class AdapterEvicted(Unavailable):
     """The engine does not have a LoRA adapter in its cache, or not any more."""
 
     code, native_code, key = "adapter_evicted", "ADAPTER_EVICTED", "adapter_evicted"
+
+
+class LimitsUnavailable(Unavailable):
+    """What is used cannot be counted now, so nothing is let in. Values: reason, for the log."""
+
+    code, native_code, key = "limits_unavailable", "LIMITS_UNAVAILABLE", "limits_unavailable"
 
 
 class ModelNotLoaded(Unavailable):

@@ -8,11 +8,9 @@ import re
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated
 
-import msgspec
+from frontend.limits.buckets import LimitSet
 
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 EVERY_MODEL = ("*",)
 
 
@@ -30,18 +28,6 @@ class Scope(StrEnum):
 DEFAULT_SCOPES = frozenset({Scope.INFERENCE, Scope.BATCH, Scope.MODELS_READ})
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What somebody may use up, as keys and claims say it; None: what the settings say."""
-
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrent_requests: Count | None = None
-    tokens_per_day: Count | None = None
-
-    def shown(self) -> dict[str, int | None]:
-        return {name: getattr(self, name) for name in self.__struct_fields__}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     tenant: str
@@ -50,7 +36,7 @@ class Identity:
     issuer: str | None = None
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     models: tuple[str, ...] = EVERY_MODEL  # globs, see `may_use`
-    limits: Limits | None = None
+    limits: LimitSet | None = None
     expires_at: float | None = None  # Unix seconds
 
     @property

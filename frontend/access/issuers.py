@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from frontend.access.identity import Limits, Scope
+from frontend.access.identity import Scope
+from frontend.limits.buckets import LimitSet
 from frontend.settings import SettingsError
 
 # By the key that verifies: a public one, or a secret that the issuer shares with us.
@@ -46,7 +47,7 @@ class ClaimNames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: Text | None = None
     models: Text | None = None  # globs: a list, or one text with blanks between
     scopes: Text | None = None  # the same
-    limits: Text | None = None  # an object with the fields of `Limits`
+    limits: Text | None = None  # an object with the fields of `LimitSet`
 
 
 class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +58,7 @@ class Defaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tenant: Text | None = None
     models: tuple[Text, ...] | None = None
     scopes: tuple[Scope, ...] | None = None
-    limits: Limits | None = None
+    limits: LimitSet | None = None
 
 
 class Issuer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

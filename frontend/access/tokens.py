@@ -15,9 +15,10 @@ import jwt
 import msgspec
 from jwt.utils import base64url_decode
 
-from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Identity, Limits, Scope
+from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Identity, Scope
 from frontend.access.issuers import Issuer
 from frontend.access.verification_keys import KeySource
+from frontend.limits.buckets import LimitSet
 
 MAX_TOKEN_BYTES = 16 * 2**10
 MAX_KID_LENGTH = 256
@@ -92,7 +93,7 @@ def read_claims(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
         models = () if names.models else EVERY_MODEL
     limits = _claim(claims, names.limits)
     try:
-        own_limits = defaults.limits if limits is None else msgspec.convert(limits, Limits)
+        own_limits = defaults.limits if limits is None else msgspec.convert(limits, LimitSet)
     except msgspec.ValidationError:
         _refuse("malformed limits")
     return Identity(

@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
 import typer
 
 from build_engines.cli import DEFAULT_HOME
-from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Limits, Scope
+from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Scope
+from frontend.limits.buckets import LimitSet
 from frontend.manage.output import show_json
 from frontend.settings import SettingsError, load_settings
 
@@ -64,7 +66,7 @@ def create_command(
     from frontend.store.api_keys import ApiKey
 
     with _one_line_errors():
-        limits = Limits(
+        limits = LimitSet(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             concurrent_requests=concurrent_requests,
@@ -130,7 +132,7 @@ def limits_command(
 ) -> None:
     """Set what a key may use up, all anew; without options: what the server's settings say."""
     with _one_line_errors():
-        limits = Limits(
+        limits = LimitSet(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             concurrent_requests=concurrent_requests,
@@ -141,7 +143,7 @@ def limits_command(
 
 def facts(key: ApiKey) -> dict[str, Any]:
     """A key as JSON shows it; its secret is in nothing that is kept."""
-    limits = None if key.limits is None else key.limits.shown()
+    limits = None if key.limits is None else msgspec.structs.asdict(key.limits)
     return {
         **asdict(key),
         "scopes": sorted(key.scopes),
@@ -169,8 +171,8 @@ def _with_store(home: Path, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def _given(limits: Limits) -> Limits | None:
-    return None if limits == Limits() else limits
+def _given(limits: LimitSet) -> LimitSet | None:
+    return None if limits == LimitSet() else limits
 
 
 def _seconds(text: str) -> float:

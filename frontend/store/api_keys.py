@@ -29,10 +29,10 @@ from frontend.access.identity import (
     DEFAULT_SCOPES,
     EVERY_MODEL,
     Identity,
-    Limits,
     Scope,
 )
 from frontend.access.secrets import hash_of, new_key_id, new_secret, shown
+from frontend.limits.buckets import LimitSet
 from frontend.store.database import Database
 from frontend.store.schema import api_key_changes, api_key_secrets, api_keys
 
@@ -48,7 +48,7 @@ class ApiKey:
     tenant: str = "default"
     scopes: frozenset[Scope] = DEFAULT_SCOPES
     models: tuple[str, ...] = EVERY_MODEL
-    limits: Limits | None = None
+    limits: LimitSet | None = None
     shown: str = ""  # the first characters of its newest secret
     created_at: float = 0.0
     expires_at: float | None = None
@@ -107,7 +107,7 @@ class ApiKeyStore:
         revoked_at = func.coalesce(api_keys.c.revoked_at, time.time())
         return await self._change(key_id, {"revoked_at": revoked_at})
 
-    async def set_limits(self, key_id: str, limits: Limits | None) -> ApiKey | None:
+    async def set_limits(self, key_id: str, limits: LimitSet | None) -> ApiKey | None:
         """None: there is no such key."""
         return await self._change(key_id, {"limits": _stored_limits(limits)})
 
@@ -281,9 +281,9 @@ def _scopes(names: Sequence[str]) -> frozenset[Scope]:
     return frozenset(scope for scope in Scope if scope in names)
 
 
-def _limits(stored: dict[str, Any] | None) -> Limits | None:
-    return None if stored is None else msgspec.convert(stored, Limits)
+def _limits(stored: dict[str, Any] | None) -> LimitSet | None:
+    return None if stored is None else msgspec.convert(stored, LimitSet)
 
 
-def _stored_limits(limits: Limits | None) -> dict[str, Any] | None:
-    return None if limits is None else limits.shown()
+def _stored_limits(limits: LimitSet | None) -> dict[str, Any] | None:
+    return None if limits is None else msgspec.structs.asdict(limits)

@@ -12,6 +12,7 @@ from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository
 from tests.fakes.postgres import Postgres
 from tests.fakes.server import RawClient, ServerThread
+from tests.integration.redis_server import RedisServer
 from tests.integration.stand_ins import StandIns
 
 
@@ -81,3 +82,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'state' / 'inflight.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.new_database()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server that a test leaves empty."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
+        yield running

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from frontend.access.identity import Identity, Limits, Scope
+from frontend.access.identity import Identity, Scope
 from frontend.access.key_cache import KeyCache
 from frontend.access.secrets import hash_of, is_secret
 from frontend.errors import Unavailable
+from frontend.limits.buckets import LimitSet
 from frontend.store.api_keys import ApiKey, ApiKeyStore
 from frontend.store.database import Database
 from tests.fakes.postgres import Postgres
@@ -25,7 +26,7 @@ GIVEN = ApiKey(
     tenant="lab",
     scopes=frozenset({Scope.INFERENCE, Scope.METRICS}),
     models=("gemma-*", "qwen-7b-chat"),
-    limits=Limits(requests_per_minute=100, tokens_per_day=10**9),
+    limits=LimitSet(requests_per_minute=100, tokens_per_day=10**9),
 )
 
 
@@ -132,11 +133,11 @@ async def test_the_end_of_a_key_is_that_of_its_secrets_too(store: ApiKeyStore) -
 
 async def test_limits_are_changed_and_taken_away(store: ApiKeyStore) -> None:
     key, secret = await store.create(GIVEN)
-    changed = await store.set_limits(key.id, Limits(tokens_per_minute=5))
+    changed = await store.set_limits(key.id, LimitSet(tokens_per_minute=5))
     assert changed is not None
     identity = (await store.find(hash_of(secret))).identity
     assert identity is not None
-    assert identity.limits == changed.limits == Limits(tokens_per_minute=5)
+    assert identity.limits == changed.limits == LimitSet(tokens_per_minute=5)
     without = await store.set_limits(key.id, None)
     assert without is not None
     assert without.limits is None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontend.access.identity import DEFAULT_SCOPES, Identity, Limits, Scope
+from frontend.access.identity import DEFAULT_SCOPES, Identity, Scope
 from frontend.access.issuers import ClaimNames, Defaults, Issuer
 from frontend.access.tokens import (
     MAX_TOKEN_BYTES,
@@ -21,6 +21,7 @@ from frontend.access.tokens import (
     read_claims,
 )
 from frontend.access.verification_keys import FixedKeys, VerificationKey, read_jwks
+from frontend.limits.buckets import LimitSet
 from tests.unit.frontend.access.issuer_keys import (
     AUDIENCE,
     ISSUER,
@@ -350,7 +351,7 @@ def test_claims_become_what_is_granted() -> None:
     identity = granted(claims, **MAPPED)
     assert (identity.tenant, identity.models) == ("lab", ("gemma-*",))
     assert identity.scopes == {Scope.INFERENCE}
-    assert identity.limits == Limits(tokens_per_minute=100)
+    assert identity.limits == LimitSet(tokens_per_minute=100)
 
 
 def test_what_a_claim_is_named_for_is_not_granted_without_it() -> None:
@@ -360,7 +361,7 @@ def test_what_a_claim_is_named_for_is_not_granted_without_it() -> None:
 
 
 def test_defaults_stand_in_for_what_is_missing() -> None:
-    limits = Limits(requests_per_minute=1)
+    limits = LimitSet(requests_per_minute=1)
     defaults = Defaults("guests", ("tiny",), (Scope.INFERENCE,), limits)
     identity = granted({}, **{**MAPPED, "defaults": defaults})
     assert (identity.tenant, identity.models) == ("guests", ("tiny",))
