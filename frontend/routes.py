@@ -9,6 +9,7 @@ from frontend.api.completions import create_completion
 from frontend.api.docs import HTML, get_docs, get_openapi
 from frontend.api.embeddings import create_embedding
 from frontend.api.health import METRICS_CONTENT_TYPE, get_health, get_metrics
+from frontend.api.keys import create_key, list_keys, revoke_key, rotate_key, set_key_limits
 from frontend.api.models import (
     get_openai_model,
     list_models,
@@ -39,6 +40,7 @@ from frontend.errors import (
     GenerationFailed,
     InvalidParameter,
     InvalidRequest,
+    KeyNotFound,
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
@@ -47,10 +49,12 @@ from frontend.errors import (
     ServerOverloaded,
     VariantNotFound,
 )
+from frontend.limits.buckets import LimitSet
 from frontend.protocol.answers import (
     anthropic,
     chat,
     completions,
+    keys,
     native,
     openai,
     responses,
@@ -61,6 +65,7 @@ from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequ
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
+from frontend.protocol.keys import CreateKeyRequest, RotateKeyRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
 from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
 from frontend.protocol.response_request import ResponseRequest
@@ -371,5 +376,59 @@ ROUTES: tuple[Route, ...] = (
         ("One model.", "一个模型。"),
         answers={200: openai.Model},
         errors=(ModelNotFound,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/keys",
+        Scope.ADMIN,
+        list_keys,
+        ("The API keys.", "所有 API 密钥。"),
+        answers={200: keys.Keys},
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys",
+        Scope.ADMIN,
+        create_key,
+        ("Make an API key; it is shown this once.", "创建 API 密钥（仅显示一次）。"),
+        body=CreateKeyRequest,
+        example={"name": "lab", "models": ["gemma-*"], "expires_in_s": 86400},
+        answers={200: keys.NewKey},
+        errors=(InvalidParameter,),
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/keys/<key_id>",
+        Scope.ADMIN,
+        revoke_key,
+        ("Revoke an API key.", "吊销 API 密钥。"),
+        answers={200: keys.Key},
+        errors=(KeyNotFound,),
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys/<key_id>/rotate",
+        Scope.ADMIN,
+        rotate_key,
+        (
+            "Give an API key another secret; the old one is taken for a while.",
+            "轮换 API 密钥，旧密钥在宽限期内仍有效。",
+        ),
+        body=RotateKeyRequest,
+        is_body_optional=True,
+        example={"grace_s": 3600},
+        answers={200: keys.NewKey},
+        errors=(InvalidParameter, KeyNotFound),
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys/<key_id>/limits",
+        Scope.ADMIN,
+        set_key_limits,
+        ("Set what an API key may use up.", "设置 API 密钥的用量限制。"),
+        body=LimitSet,
+        example={"requests_per_minute": 60, "tokens_per_minute": 100000},
+        answers={200: keys.Key},
+        errors=(InvalidParameter, KeyNotFound),
     ),
 )

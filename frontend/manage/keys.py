@@ -8,12 +8,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import msgspec
 import typer
 
 from build_engines.cli import DEFAULT_HOME
@@ -94,7 +92,7 @@ def list_command(
     with _one_line_errors():
         keys = _with_store(home, lambda store: store.list_keys(tenant=tenant))
         if as_json:
-            show_json([facts(key) for key in keys])
+            show_json([key.facts() for key in keys])
             return
         for key in keys:
             typer.echo("\t".join(_cells(key)))
@@ -141,18 +139,6 @@ def limits_command(
         _found(_with_store(home, lambda store: store.set_limits(key_id, _given(limits))), key_id)
 
 
-def facts(key: ApiKey) -> dict[str, Any]:
-    """A key as JSON shows it; its secret is in nothing that is kept."""
-    limits = None if key.limits is None else msgspec.structs.asdict(key.limits)
-    return {
-        **asdict(key),
-        "scopes": sorted(key.scopes),
-        "models": list(key.models),
-        "limits": limits,
-        "valid": key.is_valid(time.time()),
-    }
-
-
 class KeysError(ValueError):
     """The command cannot be done; the message says why."""
 
@@ -190,7 +176,7 @@ def _found(result: T | None, key_id: str) -> T:
 
 def _show_secret(key: ApiKey, secret: str, as_json: bool) -> None:
     if as_json:
-        show_json({**facts(key), "key": secret})
+        show_json({**key.facts(), "key": secret})
         return
     typer.echo(secret)
     if sys.stderr.isatty():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -58,6 +58,16 @@ class ApiKey:
     def is_valid(self, now: float) -> bool:
         is_expired = self.expires_at is not None and self.expires_at <= now
         return self.revoked_at is None and not is_expired
+
+    def facts(self) -> dict[str, Any]:
+        """It as JSON shows it."""
+        return {
+            **asdict(self),
+            "scopes": sorted(self.scopes),
+            "models": list(self.models),
+            "limits": _stored_limits(self.limits),
+            "valid": self.is_valid(time.time()),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -206,7 +206,8 @@ SURFACES: dict[str, dict[str, Any]] = {
 def test_each_route_with_a_model_is_tried_below() -> None:
     tried = {path.format(model="<model_name>") for path in SURFACES} | {"/api/v1/batch/generate"}
     later = {"/v1/responses/<response_id>/cancel"}  # of a response that was let be made
-    assert {route.path for route in ROUTES if route.method == "POST"} == tried | later
+    posts = {route.path for route in ROUTES if route.method == "POST"}
+    assert {path for path in posts if "/keys" not in path} == tried | later
 
 
 @pytest.mark.parametrize("path", SURFACES)
@@ -262,6 +263,50 @@ def test_a_connections_requests_are_each_somebody_elses(closed: ServerThread, ke
         for secret, name in ((some, "bare"), (other, "tiny"), (some, "bare")):
             client.send("GET", "/v1/models", headers={"X-API-Key": secret})
             assert [one["id"] for one in client.receive().json["data"]] == [name]
+
+
+def test_keys_are_administered_over_http(closed: ServerThread, keys: Keys) -> None:
+    _, admin = keys.make(Scope.ADMIN)
+    wanted = {"name": "lab", "models": ["tiny"], "limits": {"tokens_per_day": 5}}
+    made = ask(closed, "POST", "/api/v1/keys", admin, body=wanted).json
+    secret, path = made.pop("key"), f"/api/v1/keys/{made['id']}"
+    assert (made["name"], made["models"], made["limits"]["tokens_per_day"]) == ("lab", ["tiny"], 5)
+    assert ask(closed, "POST", "/v1/chat/completions", secret, body=CHAT).status == 200
+    assert ask(closed, "POST", "/api/v1/keys", secret, body=wanted).status == 403
+    limited = ask(closed, "POST", f"{path}/limits", admin, body={"requests_per_minute": 7}).json
+    assert (limited["limits"]["requests_per_minute"], limited["limits"]["tokens_per_day"]) == (
+        7,
+        None,
+    )
+    rotated = ask(closed, "POST", f"{path}/rotate", admin, body={"grace_s": 60}).json
+    for one in (secret, rotated["key"]):
+        assert ask(closed, "POST", "/v1/chat/completions", one, body=CHAT).status == 200
+    listed = ask(closed, "GET", "/api/v1/keys", admin)
+    assert [key["id"] for key in listed.json["keys"]][1:] == [made["id"]]
+    assert secret.encode() not in listed.body
+    assert not ask(closed, "DELETE", path, admin).json["valid"]
+    assert ask(closed, "POST", f"{path}/rotate", admin).status == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/v1/keys", {}),
+        ("/api/v1/keys", {"name": ""}),
+        ("/api/v1/keys", {"name": "x", "scopes": ["everything"]}),
+        ("/api/v1/keys", {"name": "x", "expires_in_s": 0}),
+        ("/api/v1/keys", {"name": "x", "limits": {"tokens_per_day": 0}}),
+        ("/api/v1/keys", {"name": "x", "secret": "mine"}),
+        ("/api/v1/keys/nobody/rotate", {"grace_s": -1}),
+        ("/api/v1/keys/nobody/limits", {"tpm": 1}),
+    ],
+)
+def test_a_malformed_order_of_keys_is_refused(
+    closed: ServerThread, keys: Keys, path: str, body: dict[str, Any]
+) -> None:
+    _, admin = keys.make(Scope.ADMIN)
+    assert ask(closed, "POST", path, admin, body=body).status == 400
+    assert len(ask(closed, "GET", "/api/v1/keys", admin).json["keys"]) == 1
 
 
 def test_without_authentication_any_key_is_taken(server: ServerThread) -> None:
