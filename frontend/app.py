@@ -29,6 +29,7 @@ from frontend.store.database import Database
 from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
+from frontend.triton.drafting import DraftingEngine
 from frontend.triton.repository import ModelRepository as TritonRepository
 
 if TYPE_CHECKING:
@@ -90,10 +91,11 @@ def _add_lifecycle(
     async def open_context(app: Sanic[Config, Any]) -> None:
         triton = TritonClient(settings.triton_address)
         models = TritonRepository(settings, triton.rpc, triton.capabilities)
+        serving = engine or DraftingEngine(triton)
         opened = app.ctx.opened = AsyncExitStack()
         database = await Database.open(settings.database_address)
         opened.push_async_callback(database.close)
-        opened.push_async_callback((engine or triton).close)
+        opened.push_async_callback(serving.close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
         api_keys = ApiKeyStore(database)
         catalog = Catalog(settings.home, default_model=settings.model)
@@ -101,7 +103,7 @@ def _add_lifecycle(
             settings=settings,
             catalog=catalog,
             metrics=Metrics(),
-            engine=engine or triton,
+            engine=serving,
             repository=repository or models,
             responses=responses,
             background=BackgroundRuns(responses),
@@ -111,7 +113,7 @@ def _add_lifecycle(
         )
         app.ctx.serving.background.open()
         opened.push_async_callback(app.ctx.serving.background.close)
-        follower = VersionFollower(catalog, engine or triton, repository or models)
+        follower = VersionFollower(catalog, serving, repository or models)
         follower.open()
         opened.push_async_callback(follower.close)
 
