@@ -9,7 +9,6 @@ from frontend.errors import QuotaExceeded, RateLimited, RequestOverLimit, Servin
 from frontend.limits.buckets import Unit
 from frontend.limits.gcra import BucketState, Decision, remaining
 
-
 REFUSALS = {
     Unit.REQUESTS: "rate_limited.requests",
     Unit.TOKENS: "rate_limited.tokens",

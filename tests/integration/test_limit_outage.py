@@ -117,6 +117,13 @@ async def test_a_server_that_hangs_holds_up_nobody_for_long(own_redis: RedisServ
         await until(lambda: store.health() == "ok")
 
 
+async def test_many_requests_at_once_are_no_outage(own_redis: RedisServer) -> None:
+    async with store_over(own_redis) as store:
+        admissions = await asyncio.gather(*(store.acquire(RULES, 0) for _ in range(200)))
+        assert store.health() == "ok"
+        assert sum(one.decision.is_admitted for one in admissions) == 9
+
+
 async def test_a_server_that_takes_no_writes_is_as_good_as_none(own_redis: RedisServer) -> None:
     async with store_over(own_redis) as store:
         own_redis.command("REPLICAOF", "127.0.0.1", "1")

@@ -106,6 +106,12 @@ async def test_somebody_elses_folder_is_not_used(folder: Path) -> None:
     assert not list((folder / "own").iterdir())
 
 
+async def test_shared_memory_without_room_is_said_at_the_start(folder: Path) -> None:
+    with pytest.raises(LimitsUnavailable) as caught:
+        await store_in(folder, FakeClock(), map_bytes=2**42).open()
+    assert "No space left" in str(caught.value.values["reason"])
+
+
 async def test_a_file_that_is_none_of_ours_is_said(folder: Path) -> None:
     (folder / "limits").write_bytes(b"x" * 8192)
     with pytest.raises(LimitsUnavailable) as caught:
