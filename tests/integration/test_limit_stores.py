@@ -203,6 +203,22 @@ def test_a_clock_that_is_set_back_neither_gives_nor_blocks(
     runner.run(scenario())
 
 
+def test_places_of_a_killed_worker_come_free_though_the_clock_was_set_back(
+    world: World, runner: asyncio.Runner
+) -> None:
+    async def scenario() -> None:
+        places = RULES[3:]
+        killed, other = await world.worker(), await world.worker()
+        assert await take_all(killed, places) == 3
+        await world.kill(killed)
+        await world.advance(-3600)
+        await other.acquire(places, 0, 0)
+        await world.advance(world.lease_s + 1)
+        assert await take_all(other, places) == 3
+
+    runner.run(scenario())
+
+
 def test_no_limits_admit_everything(world: World, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         store = await world.worker()
