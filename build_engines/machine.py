@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from build_engines.errors import DiskSpaceError, MemoryShortError
+from build_engines.errors import BuildError, DiskSpaceError, MemoryShortError
+from build_engines.figures import size
 from build_engines.stages import Stage
 
 FULL_BYTES = 1 << 20  # a disk with less is taken for full
@@ -37,21 +38,28 @@ class Machine:
     available_memory_bytes: Callable[[], int] = available_memory_bytes
 
     def check(self, stages: Sequence[Stage], home: Path) -> None:
-        """Raises what would end these stages here: a lack of tools, DiskSpaceError or
-        MemoryShortError."""
+        """Raises the first of the obstacles."""
+        for exc in self.obstacles(stages, home):
+            raise exc
+
+    def obstacles(self, stages: Sequence[Stage], home: Path) -> Iterator[BuildError]:
+        """What would end these stages here: a lack of tools, DiskSpaceError, MemoryShortError."""
         for stage in stages:
-            stage.check()
+            try:
+                stage.check()
+            except BuildError as exc:
+                yield exc
         required, free = sum(stage.required_bytes for stage in stages), self.free_bytes(home)
         if free < required:
-            raise DiskSpaceError(
-                f"the build needs {required / 1e6:.0f} MB in {home}, {free / 1e6:.0f} MB are "
+            yield DiskSpaceError(
+                f"the build needs {size(required)} in {home}, {size(free)} are "
                 "free: make room or choose another directory by --home"
             )
         memory = max((stage.required_memory_bytes for stage in stages), default=0)
         available = self.available_memory_bytes()
         if available < memory:
-            raise MemoryShortError(
-                f"the build needs {memory / 1e6:.0f} MB of memory, {available / 1e6:.0f} MB are "
+            yield MemoryShortError(
+                f"the build needs {size(memory)} of memory, {size(available)} are "
                 "free: end other programs, choose a smaller variant or build on a larger machine"
             )
 

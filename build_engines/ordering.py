@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from build_engines.errors import ChoiceError, SourceError, SpecError, UnknownArc
 from build_engines.families.table import FAMILIES, family_of
 from build_engines.recipe import Order
 from build_engines.spec import HubSource, PathSource, Source, Spec, load_spec, read_spec, spec_names
+from build_engines.tokenizers.templates import template_hash
 from build_engines.variants import GGUF_AS_IT_IS, OPENVINO, Variant
 
 _HUB_ID = re.compile(
@@ -27,6 +29,15 @@ _HUB_ID = re.compile(
 _GGUF_QUANTIZATION = re.compile(
     r"[.-](ggml[.-])?([it]?q\d\w*|f16|f32|bf16|fp16|mxfp4\w*)(-\d{5}-of-\d{5})?$|-\d{5}-of-\d{5}$",
     re.IGNORECASE,
+)
+
+# Fields of a spec that other variants are made from, that a variant has taken over, or that only
+# a plan reads
+_NOT_OF_ONE_VARIANT = frozenset(
+    {
+        *("source", "variants", "default_variant", "limits", "lora", "speculative"),
+        *("architecture", "num_parameters"),
+    }
 )
 
 
@@ -50,9 +61,7 @@ def order_of(request: Request, home: Path, has_gpu: Callable[[], bool] = has_gpu
     """The order with nothing left open. Raises SpecError, SourceError."""
     given = None if request.checkpoint is None else parse_checkpoint(request.checkpoint)
     spec = _named(_find_spec(request, given), request.name)
-    order = order_for(spec, request.variant, home, given=given, has_gpu=has_gpu)
-    is_own = request.checkpoint is not None or request.spec_file is not None
-    return replace(order, key=_key(order)) if is_own else order
+    return order_for(spec, request.variant, home, given=given, has_gpu=has_gpu)
 
 
 def order_for(
@@ -68,7 +77,8 @@ def order_for(
     if source is None:
         raise SpecError(f"{spec.name} has no source: give its checkpoint by --checkpoint")
     chosen = variant or _default_variant(spec, source, given is not None, has_gpu)
-    return Order(spec=spec, variant=variant_of(spec, chosen), source=source, home=home)
+    order = Order(spec=spec, variant=variant_of(spec, chosen), source=source, home=home)
+    return replace(order, key=_key(order))
 
 
 def variant_of(spec: Spec, name: str) -> Variant:
@@ -106,6 +116,22 @@ def with_family(spec: Spec, checkpoint: Checkpoint) -> Spec:
             "checkpoint of this model, or another name by --name"
         )
     return spec
+
+
+def check_tokens(spec: Spec, checkpoint: Checkpoint) -> None:
+    """Raises SpecError where the spec's token ids are not of the checkpoint's vocabulary.
+
+    They go before the checkpoint's own, so that a spec can mend what a checkpoint says wrongly.
+    """
+    tokens, size = spec.tokens, checkpoint.architecture.vocab_size
+    ids = [tokens.bos_id, tokens.pad_id, *(tokens.eos_ids or ())]
+    foreign = [one for one in ids if one is not None and one >= size]
+    if foreign:
+        raise SpecError(
+            f"the spec of {spec.name} has the token id {foreign[0]}, {checkpoint.path} has {size} "
+            "tokens: it is another model's; build it under a name that has no spec, or with a spec "
+            "that leaves [tokens] out"
+        )
 
 
 def parse_checkpoint(text: str) -> Source:
@@ -193,14 +219,33 @@ def _default_variant(
 
 
 def _key(order: Order) -> str:
-    """The same for orders of the same thing."""
+    """The same for orders of the same thing; reads no weights and asks no hub.
+
+    Of the spec only what this variant is built from. What is not said does not count, so that a
+    key means the same after specs have got another field.
+    """
+    spec: dict[str, Any] = msgspec.to_builtins(order.spec)
+    template = order.spec.chat_template
     parts = {
-        "spec": order.spec,
-        "variant": order.variant,
+        "spec": {name: value for name, value in spec.items() if name not in _NOT_OF_ONE_VARIANT},
+        "variant": msgspec.to_builtins(order.variant),
+        "chat_template": None if template is None else template_hash(template),
         "fetch": fetch_stage(order.source, order.home).inputs,
     }
-    content = msgspec.json.encode(msgspec.to_builtins(parts), order="deterministic")
+    content = msgspec.json.encode(_said(parts), order="deterministic")
     return hashlib.sha256(content).hexdigest()
+
+
+def _said(value: Any) -> Any:
+    """Without what is left out in the tables of a spec."""
+    if not isinstance(value, dict):
+        return value
+    found = {name: _said(part) for name, part in value.items()}
+    return {
+        name: part
+        for name, part in found.items()
+        if part is not None and part is not False and part not in ("", [], {})
+    }
 
 
 def _file(found: re.Match[str] | None) -> str:

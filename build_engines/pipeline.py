@@ -31,7 +31,7 @@ from build_engines.errors import ChoiceError
 from build_engines.llm_api.recipe import LlmApiRecipe
 from build_engines.lock import build_lock, try_build_lock
 from build_engines.machine import THIS_MACHINE, Machine
-from build_engines.ordering import order_for, variant_of, with_family
+from build_engines.ordering import check_tokens, order_for, variant_of, with_family
 from build_engines.progress import WAIT, Progress, silent
 from build_engines.recipe import BuildPlan, Order, Recipe
 from build_engines.spec import HubSource, Spec, load_spec
@@ -80,11 +80,11 @@ def build_order(
     built. A build that fails or is killed leaves nothing but finished stages, which the next one
     goes on from. Raises BuildError.
     """
-    if (found := _published(order)) is not None:
+    if (found := published(order)) is not None:
         return found
     name, variant = order.spec.name, order.variant.name
     with build_lock(order.home, name, variant, on_wait=lambda: progress(WAIT, 0, 0)):
-        if (found := _published(order)) is not None:
+        if (found := published(order)) is not None:
             return found
         collect_leftovers(order.home)
         store = StageStore(builds_dir(order.home, name, variant))
@@ -97,12 +97,10 @@ def build_order(
             store.discard_partial()
 
 
-def _published(order: Order) -> Artefact | None:
-    """What is current, if it is what is ordered."""
+def published(order: Order) -> Artefact | None:
+    """What is current, if it is what is ordered. Reads a manifest, and no weights."""
     found = find_artefact(order.home, order.spec.name, order.variant.name)
-    if found is None or order.key in (None, found.manifest.order_key):
-        return found
-    return None
+    return found if found is not None and found.manifest.order_key == order.key else None
 
 
 def recipe_for(order: Order, recipes: Mapping[str, Recipe] = RECIPES) -> Recipe:
@@ -186,10 +184,14 @@ def _download_bytes(order: Order) -> int:
 
 
 def with_checkpoint(order: Order, path: Path) -> Order:
-    """The order, once its checkpoint is here. Raises SourceError for one that is not whole."""
+    """The order, once its checkpoint is here.
+
+    Raises SourceError for one that is not whole, SpecError for one of another model.
+    """
     if order.spec.is_embedding:  # no causal language model: its recipe reads the folder itself
         return replace(order, fetched=path)
     checkpoint = open_checkpoint(path)
+    check_tokens(order.spec, checkpoint)
     spec = with_family(order.spec, checkpoint)
     variant = variant_of(spec, order.variant.name)
     return replace(order, spec=spec, variant=variant, fetched=path, checkpoint=checkpoint)

@@ -28,8 +28,7 @@ class Order:
     home: Path
     fetched: Path | None = None  # the checkpoint's folder or GGUF file
     checkpoint: Checkpoint | None = None  # `fetched`, opened; None for embedding models
-    # Hash of what was asked for; None: whatever is published under the name will do
-    key: str | None = None
+    key: str = ""  # hash of what was asked for: what is published for another is not this
 
     @property
     def architecture(self) -> Architecture | None:

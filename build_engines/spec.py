@@ -32,6 +32,16 @@ SPECS_DIR = Path(__file__).parent / "specs"
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+TokenId = Annotated[int, msgspec.Meta(ge=0)]
+# The names that the frontend has (frontend/text): another one would be found out by serving it
+ToolParser = Literal["hermes", "llama3_json", "llama3_pythonic", "mistral", "chatglm3", "glm4",
+                     "glm45", "gemma3", "deepseek", "harmony"]  # fmt: skip
+ReasoningParser = Literal["deepseek_r1", "qwen3", "glm45", "gpt_oss"]
+# What a spec of an embedding model does not have
+_GENERATOR_FIELDS = (
+    *("family", "chat_template", "tool_parser", "reasoning_parser", "architecture"),
+    *("limits", "lora", "speculative"),
+)
 
 
 class PackageSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +74,9 @@ Source = PackageSource | HubSource | PathSource
 class TokenOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Token ids with a meaning, see `artefact.SpecialTokens`; None: as the checkpoint says."""
 
-    bos_id: int | None = None
-    eos_ids: list[int] | None = None
-    pad_id: int | None = None
+    bos_id: TokenId | None = None
+    eos_ids: list[TokenId] | None = None
+    pad_id: TokenId | None = None
     fill_in_middle: str | None = None
 
 
@@ -104,8 +114,8 @@ class _SpecFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     num_parameters: Positive | None = None
     max_seq_len: Positive | None = None
     chat_template: str | None = None
-    tool_parser: str | None = None
-    reasoning_parser: str | None = None
+    tool_parser: ToolParser | None = None
+    reasoning_parser: ReasoningParser | None = None
     default_variant: str | None = None
     source: _SourceTable | None = None
     tokens: TokenOptions = TokenOptions()
@@ -210,6 +220,9 @@ def _to_spec(parsed: _SpecFile, folder: Path) -> Spec:
             raise SpecError(f"{name!r} cannot be the name of a model or a variant")
     values = msgspec.structs.asdict(parsed)
     is_embedding = values.pop("kind") == "embedding"
+    foreign = [name for name in _GENERATOR_FIELDS if values[name] not in (None, VariantLimits())]
+    if is_embedding and foreign:
+        raise SpecError(f"an embedding model has no {', '.join(foreign)}: leave it out")
     architecture = values.pop("architecture")
     source, lora = values.pop("source"), values.pop("lora")
     if lora is not None and lora.max_rank is None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import msgspec
 
 from build_engines.artefacts.artefact import FileEntry, describe_files, sync_tree
 from build_engines.artefacts.versions import sync
-from build_engines.errors import BuildError, ToolError
+from build_engines.errors import BuildError
 from build_engines.progress import Progress
 
 STAGE_FILE = "stage.json"
@@ -37,28 +37,6 @@ class StageContext:
     report: Callable[[int, int], None]  # so many units of so many are done; 0 of 0: unknown
     log: Path  # the build's log file; append to it
 
-    def run_tool(
-        self,
-        command: Sequence[str],
-        *,
-        cwd: Path | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        """Runs a program with its output in the log. Raises ToolError, which names the log."""
-        with self.log.open("ab") as log:
-            log.write(f"$ {' '.join(command)}\n".encode())
-            log.flush()
-            try:
-                finished = subprocess.run(
-                    command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
-            except OSError as exc:
-                raise ToolError(f"cannot run {command[0]}: {exc.strerror}") from exc
-        if finished.returncode != 0:
-            raise ToolError(
-                f"{command[0]} failed (exit {finished.returncode}): see what it says in {self.log}"
-            )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
@@ -74,6 +52,7 @@ class Stage:
     run: Callable[[Path, StageContext], Mapping[str, FileEntry] | None]
     required_bytes: int = 0  # upper estimate of what it writes to the disk
     required_memory_bytes: int = 0  # about what it takes of the machine's memory
+    takes: str = ""  # class of its time, for --plan: see time_class
     commands: tuple[str, ...] = ()  # what it runs, for --plan
     # Raises BuildError for what this machine lacks; called before the build does anything
     check: Callable[[], None] = lambda: None
@@ -205,6 +184,23 @@ def own_bytes(path: Path) -> int:
 def builds_dir(home: Path, name: str, variant: str) -> Path:
     """Where the stages of a model's variant are kept."""
     return home / "builds" / name / variant
+
+
+def folder_state(folder: Path) -> list[list[str | int]]:
+    """What tells that a folder has not changed, without reading its files."""
+    return [
+        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+
+
+@cache
+def code_hash(folder: Path) -> str:
+    """Of the modules in a folder: an input of the stages that they run, so that a correction of
+    ours is not answered with what was made before it."""
+    modules = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in modules)).hexdigest()
 
 
 def stage_files(path: Path) -> dict[str, FileEntry]:

@@ -17,6 +17,7 @@ from build_engines.errors import SpecError
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Kind = Literal["tensorrt_llm", "llm_api", "cpu", "llama_cpp", "embedding"]
 KvCache = Literal["auto", "int8", "fp8"]
+SamplerType = Literal["auto", "TorchSampler", "TRTLLMSampler"]  # of TensorRT-LLM's LlmArgs
 SpeculativeMode = Literal["draft_target", "eagle", "medusa", "lookahead"]
 
 KindOf = Callable[[str], str]  # which kind a family has a quantization in
@@ -30,6 +31,15 @@ GGUF_QUANTIZATIONS = ("f16", "q8_0", "q4_0")  # requantized from GGUF into OpenV
 OPENVINO = "openvino"
 OPTIMUM_VARIANTS = {OPENVINO: "f32", "openvino_int8": "int8"}
 GGUF_AS_IT_IS = "gguf"
+
+# Fields of a variant that only engines on GPUs have, and fields of [speculative] by its mode
+_GPU_FIELDS = ("kv_cache", "tp_size", "pp_size", "ep_size", "limits", "lora", "speculative")
+_MODE_FIELDS: dict[str, tuple[str, ...]] = {
+    "draft_target": ("draft_model",),
+    "eagle": ("draft_model", "choices"),
+    "medusa": ("draft_model", "num_heads", "choices"),
+    "lookahead": ("window_size", "ngram_size", "verification_set_size"),
+}
 
 
 class VariantLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +87,8 @@ class LoraOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Speculative(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How tokens are guessed ahead. Which fields a mode needs, its recipe checks."""
+    """How tokens are guessed ahead. Which fields a mode needs, its recipe checks; those that it
+    does not have are refused by `resolve_variant`."""
 
     mode: SpeculativeMode
     max_draft_len: Positive | None = None
@@ -103,6 +114,7 @@ class VariantOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     limits: VariantLimits = VariantLimits()
     lora: LoraOptions | None = None
     speculative: Speculative | None = None
+    sampler_type: SamplerType = "auto"  # llm_api: what is offered of penalties and log-probs
     tolerance: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
@@ -125,6 +137,7 @@ class Variant:
     limits: VariantLimits = field(default_factory=VariantLimits)
     lora: Lora | None = None
     speculative: Speculative | None = None
+    sampler_type: SamplerType = "auto"
     tolerance: float | None = None
 
     @property
@@ -168,12 +181,28 @@ def resolve_variant(
     kind_of: KindOf | None,
 ) -> Variant:
     """Fills in what the spec (`limits`, `lora`, `speculative`, `kind`), the family (`kind_of`) and
-    the name say."""
+    the name say.
+
+    The spec's tables are for its variants on GPUs. Raises SpecError for a field of the variant's
+    own that its kind does not have; of a GPU kind that only the family tells, once it is known.
+    """
     implied = implicit_options(options.quantization or name)
     quantization = options.quantization or (implied.quantization if implied else None)
     if quantization is None:
         raise SpecError(f"variants.{name}.quantization is missing")
     known = options.kind or kind or (implied.kind if implied else None)
+    if known or kind_of:
+        _refuse_foreign_fields(name, options, known or _gpu_kind(quantization, kind_of))
+    if known == "llama_cpp" and quantization != GGUF_AS_IT_IS:
+        raise SpecError(
+            f"variants.{name} is of kind llama_cpp, which serves a GGUF file as it is: leave "
+            f"quantization {quantization} out, and give a file that is so quantized"
+        )
+    if known and known not in GPU_KINDS:
+        limits, lora, speculative = VariantLimits(), None, None
+    guessing = options.speculative or speculative
+    if guessing is not None:
+        _check_speculative(guessing)
     return Variant(
         name=name,
         kind=known or _gpu_kind(quantization, kind_of),
@@ -185,6 +214,36 @@ def resolve_variant(
         max_seq_len=options.max_seq_len,
         limits=options.limits.over(limits),
         lora=lora if options.lora is None else options.lora.over(lora),
-        speculative=options.speculative or speculative,
+        speculative=guessing,
+        sampler_type=options.sampler_type,
         tolerance=options.tolerance,
     )
+
+
+def _refuse_foreign_fields(name: str, options: VariantOptions, kind: Kind) -> None:
+    """What a kind does not have must not be asked of it in silence."""
+    foreign = () if kind in GPU_KINDS else _GPU_FIELDS
+    if kind != "llm_api":
+        foreign = (*foreign, "sampler_type")
+    nothing = VariantOptions()
+    given = [field for field in foreign if getattr(options, field) != getattr(nothing, field)]
+    if given:
+        able = "llm_api" if given == ["sampler_type"] else "tensorrt_llm or llm_api"
+        raise SpecError(
+            f"variants.{name} is of kind {kind}, which has no {', '.join(given)}: leave out what "
+            f"it does not have, or choose kind {able}"
+        )
+
+
+def _check_speculative(given: Speculative) -> None:
+    own = _MODE_FIELDS[given.mode]
+    foreign = [
+        field
+        for field, value in msgspec.structs.asdict(given).items()
+        if value is not None and field not in ("mode", "max_draft_len", *own)
+    ]
+    if foreign:
+        raise SpecError(
+            f"speculative.{foreign[0]} is not of mode {given.mode}, which has "
+            f"{', '.join(('max_draft_len', *own))}: leave it out"
+        )

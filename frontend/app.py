@@ -27,6 +27,7 @@ from frontend.store.database import Database
 from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
+from frontend.triton.drafting import DraftingEngine
 from frontend.triton.repository import ModelRepository as TritonRepository
 
 DAY_S = 86_400.0
@@ -84,17 +85,18 @@ def _add_lifecycle(
     async def open_context(app: Sanic[Config, Any]) -> None:
         triton = TritonClient(settings.triton_address)
         models = TritonRepository(settings, triton.rpc, triton.capabilities)
+        serving = engine or DraftingEngine(triton)
         opened = app.ctx.opened = AsyncExitStack()
         database = await Database.open(settings.database_url)
         opened.push_async_callback(database.close)
-        opened.push_async_callback((engine or triton).close)
+        opened.push_async_callback(serving.close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
         catalog = Catalog(settings.home, default_model=settings.model)
         app.ctx.serving = Context(
             settings=settings,
             catalog=catalog,
             metrics=Metrics(),
-            engine=engine or triton,
+            engine=serving,
             repository=repository or models,
             responses=responses,
             background=BackgroundRuns(responses),
@@ -102,7 +104,7 @@ def _add_lifecycle(
         )
         app.ctx.serving.background.open()
         opened.push_async_callback(app.ctx.serving.background.close)
-        follower = VersionFollower(catalog, engine or triton, repository or models)
+        follower = VersionFollower(catalog, serving, repository or models)
         follower.open()
         opened.push_async_callback(follower.close)
 

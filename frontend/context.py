@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sanic import Request
 
@@ -43,7 +43,7 @@ class ModelRepository(Protocol):
         """Names of the models that are to be served."""
         ...
 
-    def failures(self) -> dict[str, dict[str, str]]:
+    def failures(self) -> dict[str, dict[str, Any]]:
         """By model: `path` and `reason` of a current version that did not load."""
         ...
 

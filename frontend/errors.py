@@ -207,7 +207,7 @@ class ModelNotLoaded(Unavailable):
 class ModelChanged(ModelNotLoaded):
     """The engine serves another version by now; prepared for that one, the request can be answered.
 
-    Nothing was generated. Values: model.
+    Nothing was generated, but for an answer of several parts: those before. Values: model.
     """
 
     code, native_code, key = "model_changed", "MODEL_CHANGED", "model_changed"

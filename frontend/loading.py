@@ -34,7 +34,7 @@ async def load_variant(
     """
     buildable = buildable_variants(name)
     catalog.rescan()
-    if quantization in buildable and not _is_under_another_name(catalog, name, str(quantization)):
+    if quantization in buildable and not _is_published(catalog, name, str(quantization)):
         await _build(home, name, str(quantization))
         catalog.rescan()
     artefact = catalog.get(name).choose(
@@ -48,15 +48,15 @@ async def load_variant(
     return current
 
 
-def _is_under_another_name(catalog: Catalog, name: str, quantization: str) -> bool:
-    """Whether a variant is quantized so but not called so: a GGUF file as it is (variant gguf)
-    is loaded in place of what would have to be built."""
+def _is_published(catalog: Catalog, name: str, quantization: str) -> bool:
+    """Whether a variant is called or quantized so: it is loaded as it is, whatever checkpoint it
+    was built from. To build another one in its place is what `inflight build` is for."""
     try:
         artefacts = catalog.get(name).artefacts
     except ModelNotFound:
         return False
     manifests = [artefact.manifest for artefact in artefacts]
-    return any(one.quantization == quantization != one.variant for one in manifests)
+    return any(quantization in (one.variant, one.quantization) for one in manifests)
 
 
 def has_gpu() -> bool:

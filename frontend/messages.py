@@ -307,8 +307,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "模型 '{model}' 的引擎不支持 LoRA 适配器，请去掉 ':{adapter}'",
     ),
     "model_changed": (
-        "The model '{model}' has changed to another version while the request was prepared.",
-        "准备请求时模型 '{model}' 已切换到另一个版本",
+        "The model '{model}' has changed to another version before the request was answered.",
+        "在请求得到回答之前，模型 '{model}' 已切换到另一个版本",
     ),
     "model_changed.details": ("Send the request again.", "请重新发送请求"),
     "model_load_failed": (

@@ -112,7 +112,7 @@ def start(settings: Settings, options: TritonOptions) -> None:
     from frontend.serve import only_server_of
     from frontend.triton import guard
     from frontend.triton.desired import DesiredModels
-    from frontend.triton.folders import write_model_folder
+    from frontend.triton.folders import remove_other_versions, write_model_folder
     from frontend.triton.installation import (
         check_loadable,
         find_installation,
@@ -136,6 +136,7 @@ def start(settings: Settings, options: TritonOptions) -> None:
         artefacts = chosen_artefacts(settings, options.names)
         for artefact in artefacts:
             write_model_folder(settings, artefact)
+            remove_other_versions(settings.home, artefact.manifest.name)
         DesiredModels(settings.home).replace(one.manifest.name for one in artefacts)
         # of one that was killed on this port
         guard.remove_shared_memory(f"inflight_{settings.triton_grpc_port}_")

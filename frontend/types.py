@@ -93,6 +93,8 @@ class GenerationRequest:
     # has been given out, it cannot be prepared again.
     may_move: bool = False
     adapter: LoraAdapter | None = None
+    # Guesses of what comes next, for the engine to accept or not; it then ends after one step.
+    draft_token_ids: tuple[int, ...] = ()
 
     @property
     def model_name(self) -> str:
@@ -201,6 +203,14 @@ class ModelLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drafting:
+    """The other model that guesses a model's tokens ahead, and how many it may guess at once."""
+
+    model: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """What a model that Triton serves now can do, read from its Triton configuration."""
 
@@ -212,6 +222,8 @@ class LoadedModel:
     embedding_size: int | None = None  # values of a vector; None: it generates tokens
     artefact_dir: str = ""  # of the artefact's version that it runs
     served: ServedVersion | None = None  # None: not loaded by us
+    drafting: Drafting | None = None  # None: nobody guesses for it
+    vocabulary: str = ""  # equal: the same pieces of text have the same token ids; "": not known
 
     @property
     def takes_adapters(self) -> bool:

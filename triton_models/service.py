@@ -200,16 +200,20 @@ class Service:
                 else:
                     by_key.setdefault(item[0], []).append(item[1])
             for key, list_of_events in by_key.items():
-                try:
-                    self._deliver(key, list_of_events)
-                except Exception:  # a client's broken channel must not end the others' sender
-                    logger.exception("send failed")
-                    self._abandon(key)
+                self._deliver_or_abandon(key, list_of_events)
 
-    def _deliver(self, key: int, events: list[TokenEvent]) -> None:
+    def _deliver_or_abandon(self, key: int, events: list[TokenEvent]) -> None:
+        """A method of its own, as is `_cancel_abandoned`."""
         active = self._active.get(key)
         if active is None:
             return  # abandoned
+        try:
+            self._deliver(key, active, events)
+        except Exception:  # one request's channel must not end the others' sender
+            logger.exception("send failed")
+            self._abandon(key, active)
+
+    def _deliver(self, key: int, active: ActiveRequest, events: list[TokenEvent]) -> None:
         last = events[-1]
         if last.is_final:
             with self._lock:
@@ -230,8 +234,15 @@ class Service:
                 active.encoder.encode(group), is_final=last.is_final and group is groups[-1]
             )
 
-    def _abandon(self, key: int) -> None:
+    def _abandon(self, key: int, active: ActiveRequest) -> None:
+        """Ends a request whose response could not be made or sent, and says so if that can be:
+        Triton never unloads a model that owes it a final response."""
         with self._lock:
-            active = self._active.pop(key, None)
-        if active is not None:
-            self._cancel(active)
+            self._active.pop(key, None)
+        with active.end_lock:
+            active.has_ended = True
+        self._cancel(active)
+        try:
+            active.channel.send_error("Engine error: the answer could not be sent")
+        except Exception:
+            logger.exception("error not sent")

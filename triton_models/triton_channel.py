@@ -43,5 +43,7 @@ class TritonChannel:
 
     def _end(self, response: Any) -> None:
         """Triton 2.51 never unloads a model that keeps the sender of a request that has ended."""
-        sender, self._sender = self._sender, None
-        sender.send(response, flags=FINAL)
+        if self._sender is None:
+            raise RuntimeError("the request has had its final response")
+        self._sender.send(response, flags=FINAL)
+        self._sender = None

@@ -200,11 +200,7 @@ def _engine(adoption: Adoption) -> _Described:
         kind="tensorrt_llm",
         format="tensorrt_engine",
         quantization=_QUANTIZATIONS.get(found.quant_algo, str(found.quant_algo).lower()),
-        limits=Limits(
-            max_seq_len=found.max_seq_len,
-            max_input_len=found.max_input_len,
-            vocab_size=found.vocab_size,
-        ),
+        limits=found.limits(found.max_draft_len),
         folder=ENGINE_DIR,
         names=(engine_config.CONFIG_NAME, *ranks),
         tools={"tensorrt-llm": found.version} if found.version else {},

@@ -53,6 +53,7 @@ class DraftingFacts:
     max_draft_len: int
     tree: list[list[int]] = field(default_factory=list)  # of medusa and eagle
     lookahead: list[int] = field(default_factory=list)  # window, n-gram, verification set
+    draft_model: str | None = None  # of draft_target: the name of the model that guesses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,8 @@ class Manifest:
     limits: Limits
     tokens: SpecialTokens
     created: str  # ISO 8601, UTC
-    memory_bytes: int | None  # resident memory that loading the model took, where it was measured
+    # Resident memory of the engine's process, with what it keeps of prompts, where it was measured.
+    memory_bytes: int | None
     embedding_size: int | None = None  # values of a vector; None: the model generates tokens
     # Names of what reads the model's tool calls and thoughts; None: its chat template says it.
     tool_parser: str | None = None
@@ -131,7 +133,7 @@ class Manifest:
     engine: EngineFacts | None = None
     adapters: dict[str, Adapter] = field(default_factory=dict)  # by the name in requests
     verification: VerificationResult | None = None
-    order_key: str | None = None  # hash of what was ordered, where a checkpoint or spec was given
+    order_key: str | None = None  # hash of what was ordered; None: it was added ready-made
     version: int = 0  # the number of its directory; publishing gives it
 
 

@@ -14,7 +14,6 @@ import msgspec
 
 from build_engines.errors import SourceError
 
-SINGLE_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 _LENGTH = struct.Struct("<Q")
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit

@@ -14,7 +14,7 @@ from build_engines.checkpoints.source import fetched_path, source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.errors import ConversionError
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, code_hash
 from build_engines.verify.stage import verify_stage
 
 _TOOLS = ("openvino", "safetensors", "tokenizers")
@@ -33,19 +33,20 @@ class EmbeddingRecipe:
     def plan(self, order: Order) -> BuildPlan:
         """Verified against what the source's makers publish."""
         assert order.max_seq_len is not None  # of this kind's specs
-        bytes_per_weight = _bytes_per_weight(order.variant.quantization)
+        quantization, code = order.variant.quantization, code_hash(Path(__file__).parent)
+        bytes_per_weight = _bytes_per_weight(quantization)
         num_parameters = order.spec.num_parameters or 0
         tools = {name: metadata.version(name) for name in _TOOLS}
         stages = (
             Stage(
                 name="tokenizer",
-                inputs={"max_seq_len": order.max_seq_len, "tools": tools},
+                inputs={"max_seq_len": order.max_seq_len, "tools": tools, "code": code},
                 run=lambda out, context: _tokenizer(order, out, context),
                 required_bytes=_TOKENIZER_BYTES,
             ),
             Stage(
                 name="convert",
-                inputs={"quantization": order.variant.quantization, "tools": tools},
+                inputs={"quantization": quantization, "tools": tools, "code": code},
                 run=lambda out, context: _convert(order, out, context),
                 required_bytes=bytes_per_weight * num_parameters,
                 required_memory_bytes=12 * num_parameters,  # read, as float32, and as a graph

@@ -13,14 +13,13 @@ from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.ordering import require_gguf
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.stages import Stage
+from build_engines.tokenizers.stage import tokenizer_stage
 from build_engines.verify.stage import verify_stage
 
 if TYPE_CHECKING:
     from build_engines.verify.oracle import Oracle
 
 _TOOLS = ("gguf", "tokenizers", "xllamacpp")
-_TOKENIZER_BYTES = 16 << 20
 # The fetched files keep their names: llama.cpp finds the shards of a split file by them
 _LAYOUT = {"fetch": "", "tokenizer": "tokenizer"}
 
@@ -36,15 +35,11 @@ class GgufRecipe:
         weights = shard_paths(order.fetched) if order.fetched is not None else []
         num_bytes = sum(path.stat().st_size for path in weights)
         is_copied = any(path.stat().st_dev != _device(order.home) for path in weights)
-        tokenizer = Stage(
-            name="tokenizer",
-            inputs={
-                "max_seq_len": max_seq_len,
-                "chat_template": order.spec.chat_template,
-                "tools": tools,
-            },
-            run=lambda out, context: _tokenizer(order, out, max_seq_len),
-            required_bytes=_TOKENIZER_BYTES + (num_bytes if is_copied else 0),
+        tokenizer = tokenizer_stage(
+            order,
+            max_seq_len=max_seq_len,
+            tools=tools,
+            required_bytes=num_bytes if is_copied else 0,
         )
 
         def describe(done: Mapping[str, Path]) -> Produced:
@@ -74,15 +69,6 @@ def _max_seq_len(order: Order) -> int:
     if order.checkpoint is None:
         return given
     return min(given, order.checkpoint.architecture.max_position_embeddings) or given
-
-
-def _tokenizer(order: Order, out: Path, max_seq_len: int) -> None:
-    from build_engines.checkpoints import gguf_file
-    from build_engines.tokenizers.write import write_tokenizer
-
-    assert order.fetched is not None
-    reader = gguf_file.open_gguf(order.fetched)
-    write_tokenizer(reader, out, max_seq_len=max_seq_len, chat_template=order.spec.chat_template)
 
 
 def _same_file(order: Order) -> Oracle:

@@ -19,11 +19,13 @@ import msgspec
 from build_engines.artefacts.artefact import Limits
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
-from build_engines.cpu.recipe import num_parameters
+from build_engines.cpu.recipe import CONVERT_BYTES_PER_S, QUANTIZE_BYTES_PER_S, num_parameters
 from build_engines.errors import ChoiceError, ToolError
+from build_engines.figures import time_class
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, code_hash
 from build_engines.tensorrt.tool_process import run_logged
+from build_engines.tokenizers.stage import tokenizer_stage
 from build_engines.verify.stage import verify_stage
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ MODEL_TYPES = frozenset(
 REQUIREMENTS = ("optimum-intel==2.2.0", "transformers==5.0.0")  # the extra openvino-export
 _TOOLS = ("optimum-intel", "transformers", "torch", "openvino", "nncf")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
-_TOKENIZER_BYTES = 16 << 20
 _VERSIONS_PROGRAM = (
     "import json, sys; from importlib.metadata import version; "
     "print(json.dumps({name: version(name) for name in sys.argv[1:]}))"
@@ -58,15 +59,16 @@ class OptimumRecipe:
 
     def plan(self, order: Order) -> BuildPlan:
         """The unquantized IR stands beside the quantized one, which is held to it."""
+        _check(order)
         tools: dict[str, str] = {}
         if order.checkpoint is not None:
-            _check(order)
             tools = {**_versions(export_python()), "tokenizers": metadata.version("tokenizers")}
         max_seq_len = order.max_seq_len or 0
         weights = num_parameters(order)
         is_int8 = order.variant.quantization == "int8"
         layout = {"convert" if is_int8 else "export": "", "tokenizer": "tokenizer"}
-        stages = [_tokenizer_stage(order, max_seq_len, tools), _export_stage(order, weights, tools)]
+        tokenizer = tokenizer_stage(order, max_seq_len=max_seq_len, tools=tools)
+        stages = [tokenizer, _export_stage(order, weights, tools)]
         if is_int8:
             stages.append(_compress_stage(weights, tools))
 
@@ -111,43 +113,31 @@ def _versions(python: str) -> dict[str, str]:
 
 
 def _check(order: Order) -> None:
-    checkpoint = order.checkpoint
-    assert checkpoint is not None
-    if checkpoint.format != "hf":
+    """Before anything is fetched, if the model's numbers are known by then."""
+    checkpoint, architecture = order.checkpoint, order.architecture
+    if checkpoint is not None and checkpoint.format != "hf":
         raise ChoiceError(
             f"variant {order.variant.name} is made from a Hugging Face folder, the checkpoint is a "
             "GGUF file: build the variant gguf (the file as it is) or q8_0"
         )
-    model_type = checkpoint.architecture.model_type
-    if model_type not in MODEL_TYPES:
+    if architecture is not None and architecture.model_type not in MODEL_TYPES:
         known = ", ".join(sorted(MODEL_TYPES))
         raise ChoiceError(
-            f"{order.spec.name}: {model_type} models cannot be exported to OpenVINO without loss "
-            f"or code of the checkpoint's, only {known}: serve a GGUF file of it (--variant gguf)"
+            f"{order.spec.name}: {architecture.model_type} models cannot be exported to OpenVINO "
+            f"without loss or code of the checkpoint's, only {known}: serve a GGUF file of it "
+            "(--variant gguf)"
         )
-
-
-def _tokenizer_stage(order: Order, max_seq_len: int, tools: dict[str, str]) -> Stage:
-    return Stage(
-        name="tokenizer",
-        inputs={
-            "max_seq_len": max_seq_len,
-            "chat_template": order.spec.chat_template,
-            "tools": tools,
-        },
-        run=lambda out, context: _tokenizer(order, out),
-        required_bytes=_TOKENIZER_BYTES,
-    )
 
 
 def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
     command = _export_command(order.fetched or Path("CHECKPOINT"), Path())
     return Stage(
         name="export",
-        inputs={"tools": tools},
+        inputs={"tools": tools, "code": code_hash(Path(__file__).parent)},
         run=lambda out, context: _export(order, out, context),
         required_bytes=4 * weights,
         required_memory_bytes=8 * weights,  # PyTorch's copy and OpenVINO's
+        takes=time_class(4 * weights, CONVERT_BYTES_PER_S),
         commands=(" ".join(command),),
     )
 
@@ -155,22 +145,11 @@ def _export_stage(order: Order, weights: int, tools: dict[str, str]) -> Stage:
 def _compress_stage(weights: int, tools: dict[str, str]) -> Stage:
     return Stage(
         name="convert",
-        inputs={"tools": tools},
+        inputs={"tools": tools, "code": code_hash(Path(__file__).parent)},
         run=_compress,
         required_bytes=int(1.1 * weights),
         required_memory_bytes=5 * weights,
-    )
-
-
-def _tokenizer(order: Order, out: Path) -> None:
-    from build_engines.tokenizers.write import write_tokenizer
-
-    assert order.fetched is not None
-    write_tokenizer(
-        order.fetched,
-        out,
-        max_seq_len=order.max_seq_len or 0,
-        chat_template=order.spec.chat_template,
+        takes=time_class(weights, QUANTIZE_BYTES_PER_S),
     )
 
 

@@ -14,17 +14,20 @@ from build_engines.checkpoints.shards import shard_names
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.errors import ChoiceError
+from build_engines.figures import time_class
 from build_engines.ordering import require_gguf
 from build_engines.recipe import BuildPlan, Order, Produced, Section
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, code_hash
+from build_engines.tokenizers.stage import tokenizer_stage
 from build_engines.verify.stage import verify_stage
 
 if TYPE_CHECKING:
     from build_engines.verify.oracle import Oracle
 
 _TOOLS = ("gguf", "openvino", "openvino-genai", "tokenizers")
-_TOKENIZER_BYTES = 16 << 20
 _BYTES_PER_WEIGHT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}  # blocks of 32 with an f16 scale
+# Of the quantized weights, on two cores; for classes of time alone
+QUANTIZE_BYTES_PER_S, CONVERT_BYTES_PER_S = 20e6, 50e6
 _GGUF_NAME = "model.gguf"
 _LAYOUT = {"convert": "", "tokenizer": "tokenizer"}
 
@@ -43,31 +46,24 @@ class CpuRecipe:
             _check(order)
         max_seq_len = order.max_seq_len or 0
         tools = {name: metadata.version(name) for name in _TOOLS}
-        quantization = order.variant.quantization
+        quantization, code = order.variant.quantization, code_hash(Path(__file__).parent)
         stages = (
-            Stage(
-                name="tokenizer",
-                inputs={
-                    "max_seq_len": max_seq_len,
-                    "chat_template": order.spec.chat_template,
-                    "tools": tools,
-                },
-                run=lambda out, context: _tokenizer(order, out),
-                required_bytes=_TOKENIZER_BYTES,
-            ),
+            tokenizer_stage(order, max_seq_len=max_seq_len, tools=tools),
             Stage(
                 name="quantize",
-                inputs={"quantization": quantization, "tools": tools},
+                inputs={"quantization": quantization, "tools": tools, "code": code},
                 run=lambda out, context: _quantize(order, out, context),
                 required_bytes=weights,
                 required_memory_bytes=weights + _largest_matrix_bytes(order),
+                takes=time_class(weights, QUANTIZE_BYTES_PER_S),
             ),
             Stage(
                 name="convert",
-                inputs={"tools": tools},
+                inputs={"tools": tools, "code": code},
                 run=_convert,
                 required_bytes=2 * weights,
                 required_memory_bytes=3 * weights,
+                takes=time_class(weights, CONVERT_BYTES_PER_S),
             ),
         )
 
@@ -123,18 +119,6 @@ def _check(order: Order) -> None:
         )
     openvino_ir.check_architecture(order.checkpoint.architecture.model_type)
     openvino_ir.check_readable(gguf_file.open_gguf(order.checkpoint.path))
-
-
-def _tokenizer(order: Order, out: Path) -> None:
-    from build_engines.checkpoints import gguf_file
-    from build_engines.tokenizers.write import write_tokenizer
-
-    assert order.fetched is not None
-    assert order.max_seq_len is not None
-    reader = gguf_file.open_gguf(order.fetched)
-    write_tokenizer(
-        reader, out, max_seq_len=order.max_seq_len, chat_template=order.spec.chat_template
-    )
 
 
 def _quantize(order: Order, out: Path, context: StageContext) -> None:

@@ -12,6 +12,7 @@ from build_engines.checkpoints.architecture import Architecture
 from build_engines.errors import ChoiceError
 from build_engines.families.choices import check_choice
 from build_engines.families.family import Family
+from build_engines.figures import time_class
 from build_engines.gpu.gpus import GPUS, Gpu
 from build_engines.gpu.memory import (
     Parallel,
@@ -165,14 +166,6 @@ def effort(arch: Architecture, quantization: str, *, is_calibrated: bool) -> Eff
     return Effort(
         checkpoint_bytes=size,
         memory_bytes=source + (1 << 30),
-        convert=_time_class(source, 200e6 if is_calibrated else 1e9),
-        build=_time_class(size, 50e6),
+        convert=time_class(source, 200e6 if is_calibrated else 1e9),
+        build=time_class(size, 50e6),
     )
-
-
-def _time_class(size: int, bytes_per_s: float) -> str:
-    seconds = size / bytes_per_s
-    for limit_s, name in ((60, "about a minute"), (600, "minutes"), (3600, "tens of minutes")):
-        if seconds < limit_s:
-            return name
-    return "hours"

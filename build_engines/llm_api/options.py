@@ -89,6 +89,8 @@ def llm_options(
             "dtype": variant.kv_cache,
         },
     }
+    if variant.sampler_type != "auto":
+        options["sampler_type"] = _sampler_type(variant)
     if variant.ep_size > 1:
         options["moe_expert_parallel_size"] = variant.ep_size
         options["moe_tensor_parallel_size"] = variant.tp_size // variant.ep_size
@@ -97,6 +99,16 @@ def llm_options(
     if variant.speculative is not None:
         options["speculative_config"] = _speculative(variant.speculative)
     return options
+
+
+def _sampler_type(variant: Variant) -> str:
+    """`auto` is the TorchSampler; what each can do is in triton_models/llm_api/options.py."""
+    if variant.sampler_type == "TRTLLMSampler" and variant.speculative is not None:
+        raise ChoiceError(
+            "the TRTLLMSampler cannot do speculative decoding: leave sampler_type out, or "
+            "[speculative]"
+        )
+    return variant.sampler_type
 
 
 def _lora(lora: Lora, found: tuple[str, ...]) -> Mapping[str, Any]:
@@ -126,6 +138,11 @@ def _speculative(speculative: Speculative) -> Mapping[str, Any]:
     if speculative.mode not in _DECODING_TYPES:
         raise ChoiceError(
             f"the PyTorch backend has no {speculative.mode}: choose draft_target or eagle (EAGLE-3)"
+        )
+    if speculative.choices is not None:
+        raise ChoiceError(
+            "the PyTorch backend guesses one line of tokens ahead, no tree: leave "
+            "speculative.choices out"
         )
     return {
         "decoding_type": _DECODING_TYPES[speculative.mode],

@@ -12,10 +12,12 @@ from build_engines.families.family import FULL_PRECISION
 from build_engines.gpu.fit import effort
 from build_engines.gpu.gpus import Gpu
 from build_engines.recipe import Order
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, code_hash
+from build_engines.tensorrt.calibration import JSON_LINES, calibration_folder, require_texts
 from build_engines.tensorrt.toolchain import PINNED_VERSION, Job, ToolSettings, find_toolchain
+from build_engines.tokenizers.stage import TOKENIZER
 
-TOKENIZER, QUANTIZE = "tokenizer", "quantize"
+QUANTIZE = "quantize"
 PROGRAM = Path(__file__).parent / "ptq" / "quantize.py"
 CALIBRATED = ("fp8", "nvfp4", "int4_awq", "w4a8_awq")
 _AWQ_SAMPLES, _SAMPLES = 32, 512  # AWQ searches with each of its texts: more take hours
@@ -41,9 +43,9 @@ def needs_quantizing(order: Order) -> bool:
 def quantize_stage(
     order: Order, architecture: Architecture, settings: ToolSettings, gpus: list[Gpu]
 ) -> Stage:
-    """Raises ChoiceError without texts to calibrate with."""
+    """The stage refuses to begin without texts to calibrate with."""
     takes = effort(architecture, order.variant.quantization, is_calibrated=True)
-    texts = _texts(order, settings)
+    texts = calibration_folder(settings)
     flags = _flags(order)
     return Stage(
         name=QUANTIZE,
@@ -54,11 +56,14 @@ def quantize_stage(
                 for path in sorted(texts.rglob("*.jsonl"))
             ],
             "tools": {"tensorrt_llm": PINNED_VERSION},
+            "code": code_hash(PROGRAM.parent),
         },
         run=lambda out, context: _run(order, settings, gpus, texts, out, context),
         required_bytes=takes.checkpoint_bytes,
         required_memory_bytes=takes.memory_bytes,
+        takes=takes.convert,
         commands=(f"python3 {PROGRAM} {' '.join(flags)} --texts {texts}",),
+        check=lambda: require_texts(settings, order.variant.quantization, JSON_LINES),
     )
 
 
@@ -70,16 +75,6 @@ def _flags(order: Order) -> tuple[str, ...]:
         *("--dtype", "bf16"),
         *("--samples", str(_AWQ_SAMPLES if variant.quantization.endswith("awq") else _SAMPLES)),
     )
-
-
-def _texts(order: Order, settings: ToolSettings) -> Path:
-    folder = settings.calibration
-    if folder is None or not any(folder.rglob("*.jsonl")):
-        raise ChoiceError(
-            f"{order.variant.quantization} is calibrated with texts like those that will be asked: "
-            'name a folder with train.jsonl, lines of {"text": "..."}, in INFLIGHT_CALIBRATION_DATA'
-        )
-    return folder
 
 
 def _run(

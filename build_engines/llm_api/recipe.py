@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from build_engines.checkpoints.architecture import Architecture
@@ -29,12 +28,7 @@ from build_engines.recipe import BuildPlan, Order, Section
 from build_engines.stages import Stage
 from build_engines.tensorrt.engine_options import EngineLimits
 from build_engines.tensorrt.toolchain import ToolSettings
-
-
-def _write_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
-    from build_engines.tokenizers.write import write_tokenizer
-
-    write_tokenizer(checkpoint, directory, **options)
+from build_engines.tokenizers.stage import WriteTokenizer, write_tokenizer
 
 
 def _verify_stage(order: Order, **plan: Any) -> Stage:
@@ -49,7 +43,7 @@ class LlmApiRecipe:
 
     settings: Callable[[], ToolSettings] = ToolSettings.from_env
     gpus: Callable[[], list[Gpu]] = local_gpus
-    tokenizing: Callable[..., object] = _write_tokenizer
+    tokenizing: WriteTokenizer = write_tokenizer
     verifying: Callable[..., Stage] = _verify_stage
 
     def plan(self, order: Order) -> BuildPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,18 +16,18 @@ from build_engines.checkpoints.special_tokens import special_tokens
 from build_engines.errors import ChoiceError
 from build_engines.gpu.gpus import Gpu
 from build_engines.llm_api.options import DRAFT_DIR, llm_options
-from build_engines.llm_api.quantize import QUANTIZE, TOKENIZER, needs_quantizing, quantize_stage
+from build_engines.llm_api.quantize import QUANTIZE, needs_quantizing, quantize_stage
 from build_engines.lora.files import ADAPTERS_DIR
 from build_engines.lora.stage import ADAPTERS, adapters_of, adapters_stages
 from build_engines.recipe import Order, Produced
-from build_engines.stages import Stage, StageContext
+from build_engines.stages import Stage, StageContext, folder_state
 from build_engines.tensorrt.engine_options import EngineLimits
 from build_engines.tensorrt.toolchain import PINNED_VERSION, ToolSettings
+from build_engines.tokenizers.stage import TOKENIZER, WriteTokenizer, tokenizer_stage
 from build_engines.variants import Lora
 
 OPTIONS_FILE = "llm_options.json"
 CONVERT, DRAFT, OPTIONS = "convert", "draft", "options"
-_TOKENIZER_BYTES = 64 << 20
 _TOOLS = {"tensorrt_llm": PINNED_VERSION}
 
 # stage -> folder of the artefact
@@ -50,7 +50,7 @@ class LlmApiMaking:
     limits: EngineLimits
     settings: ToolSettings
     gpus: list[Gpu]
-    tokenizing: Callable[..., object]
+    tokenizing: WriteTokenizer
 
     def stages(self) -> tuple[Stage, ...]:
         """Those that the variant needs, in order."""
@@ -99,15 +99,8 @@ class LlmApiMaking:
         )
 
     def _tokenizer(self) -> Stage:
-        return Stage(
-            name=TOKENIZER,
-            inputs={
-                "max_seq_len": self.limits.max_seq_len,
-                "chat_template": self.order.spec.chat_template,
-            },
-            run=self._run_tokenizer,
-            required_bytes=_TOKENIZER_BYTES,
-        )
+        length = self.limits.max_seq_len
+        return tokenizer_stage(self.order, max_seq_len=length, tools={}, write=self.tokenizing)
 
     def _convert(self) -> Stage:
         """The checkpoint's own files, without code and without the weights in other forms."""
@@ -117,7 +110,7 @@ class LlmApiMaking:
         folder = _folder(draft_model or "", "speculative.draft_model")
         return Stage(
             name=DRAFT,
-            inputs={"draft": _state(folder)},
+            inputs={"draft": folder_state(folder)},
             run=lambda out, context: _take_files(folder, out),
         )
 
@@ -130,19 +123,6 @@ class LlmApiMaking:
             (out / OPTIONS_FILE).write_text(text + "\n", encoding="utf-8")
 
         return Stage(name=OPTIONS, inputs={"options": options}, run=run)
-
-    def _run_tokenizer(self, out: Path, context: StageContext) -> None:
-        assert self.order.fetched is not None
-        made = out / "made"
-        self.tokenizing(
-            self.order.fetched,
-            made,
-            max_seq_len=self.limits.max_seq_len,
-            chat_template=self.order.spec.chat_template,
-        )
-        for path in made.iterdir():
-            path.rename(out / path.name)
-        made.rmdir()
 
     def _take_checkpoint(self, out: Path) -> None:
         assert self.order.fetched is not None
@@ -162,15 +142,6 @@ def _folder(given: str, what: str) -> Path:
     if not given or not folder.is_dir():
         raise ChoiceError(f"{what} is {given or 'not given'}: give a folder on this machine")
     return folder.absolute()
-
-
-def _state(folder: Path) -> list[list[str | int]]:
-    """What tells that a folder has not changed."""
-    return [
-        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
 
 
 def adapter_modules(lora: Lora | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from build_engines.artefacts.manifest import Adapter
 from build_engines.errors import ChoiceError
-from build_engines.stages import Stage
+from build_engines.stages import Stage, folder_state
 from build_engines.variants import Lora
 
 ADAPTERS = "adapters"  # the stage's name; it is published in files.ADAPTERS_DIR
@@ -32,7 +32,7 @@ def adapters_stages(lora: Lora | None, *, kind: str, num_layers: int) -> list[St
             inputs={
                 "kind": kind,
                 "max_rank": max_rank,
-                "adapters": {name: _state(path) for name, path in folders.items()},
+                "adapters": {name: folder_state(path) for name, path in folders.items()},
             },
             run=lambda out, context: run(out),
         )
@@ -53,12 +53,3 @@ def _folder(name: str, lora: Lora) -> Path:
             f"the adapter {name} is {lora.adapters[name]}: give a folder on this machine"
         )
     return folder.absolute()
-
-
-def _state(folder: Path) -> list[list[str | int]]:
-    """What tells that a folder has not changed."""
-    return [
-        [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]

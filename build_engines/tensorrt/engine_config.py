@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from build_engines.artefacts.manifest import Limits
 from build_engines.errors import ConversionError
 
 CONFIG_NAME = "config.json"
@@ -45,6 +46,19 @@ class EngineConfig:
     def world_size(self) -> int:
         """Processes, and GPUs, that it runs on."""
         return self.tp_size * self.pp_size
+
+    def limits(self, draft_len: int) -> Limits:
+        """What a request may be: an engine that guesses keeps room for a step's guesses.
+
+        It cuts what is longer without a word (cpp/tensorrt_llm/batch_manager/llmRequest.cpp,
+        validate).
+        """
+        max_seq_len = self.max_seq_len - draft_len
+        return Limits(
+            max_seq_len=max_seq_len,
+            max_input_len=min(self.max_input_len, max_seq_len - 1),
+            vocab_size=self.vocab_size,
+        )
 
 
 def read_engine_config(directory: Path) -> EngineConfig:

@@ -36,10 +36,16 @@ def engine_facts(
     )
 
 
+def draft_len(found: EngineConfig, drafting: Drafting | None) -> int:
+    """Tokens of a step's guesses; engines whose checkpoint says it need not repeat it."""
+    return 0 if drafting is None else found.max_draft_len or drafting.max_draft_len
+
+
 def _drafting(drafting: Drafting, found: EngineConfig) -> DraftingFacts:
     return DraftingFacts(
         mode=drafting.mode,
-        max_draft_len=found.max_draft_len or drafting.max_draft_len,
+        max_draft_len=draft_len(found, drafting),
         tree=[list(path) for path in drafting.tree],
         lookahead=list(drafting.lookahead or ()),
+        draft_model=drafting.draft_model if drafting.mode == "draft_target" else None,
     )

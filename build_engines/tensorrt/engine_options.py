@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from build_engines.artefacts.artefact import is_safe_name
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.errors import ChoiceError
 from build_engines.families.choices import check_choice
@@ -72,6 +73,11 @@ class EngineOptions:
         return self.quantization in _CALIBRATED or self.kv_cache != "auto"
 
     @property
+    def calibrated_part(self) -> str:
+        """What the calibration data is for."""
+        return self.quantization if self.kv_cache == "auto" else f"kv_cache {self.kv_cache}"
+
+    @property
     def has_paged_context(self) -> bool:
         """Whether prefixes can be shared and long prompts cut into chunks.
 
@@ -110,7 +116,8 @@ def engine_options(
     )
     _check_experts(options)
     if options.drafting is not None:
-        _check_drafting(family, flow, options, options.drafting)
+        windows = architecture.attention_windows(options.limits.max_seq_len)
+        _check_drafting(family, flow, options, options.drafting, has_windows=bool(windows))
     return options
 
 
@@ -191,7 +198,12 @@ def _lora(given: Lora) -> Lora:
 
 
 def _check_drafting(
-    family: Family, flow: EngineFlow, options: EngineOptions, drafting: Drafting
+    family: Family,
+    flow: EngineFlow,
+    options: EngineOptions,
+    drafting: Drafting,
+    *,
+    has_windows: bool,
 ) -> None:
     mode = drafting.mode
     if mode not in flow.speculative:
@@ -204,6 +216,13 @@ def _check_drafting(
             f"speculative decoding by {mode} does not go with pipeline parallelism: set pp_size "
             f"to 1 and tp_size to {options.world_size}"
         )
+    if drafting.max_draft_len >= options.limits.max_seq_len - 1:
+        raise ChoiceError(
+            f"{mode} guesses {drafting.max_draft_len} tokens at once, and max_seq_len is "
+            f"{options.limits.max_seq_len}: no prompt would fit beside them; guess fewer"
+        )
+    if mode == "draft_target":
+        _check_draft_model(options, drafting.draft_model or "", has_windows=has_windows)
     if not drafting.has_own_script:
         return
     if options.is_calibrated or options.quantization not in ("fp16", "bf16"):
@@ -220,4 +239,24 @@ def _check_drafting(
         raise ChoiceError(
             f"speculative.choices guesses {drafting.depth} tokens ahead, with num_heads "
             f"{drafting.num_heads}: give at least as many heads"
+        )
+
+
+def _check_draft_model(options: EngineOptions, name: str, *, has_windows: bool) -> None:
+    """The runtime's rule: "KV cache block reuse must be enabled for speculative decoding target
+    model" (cpp/tensorrt_llm/batch_manager/trtGptModelInflightBatching.cpp)."""
+    if not is_safe_name(name):
+        raise ChoiceError(
+            f"speculative.draft_model is {name}: build the small model first, and give the name "
+            "that it is served under"
+        )
+    if not options.has_paged_context:
+        raise ChoiceError(
+            f"draft_target needs shared prefixes, which engines with kv_cache {options.kv_cache} "
+            "cannot: set kv_cache to auto"
+        )
+    if has_windows:
+        raise ChoiceError(
+            "draft_target needs shared prefixes, which engines with sliding windows cannot: choose "
+            "lookahead"
         )

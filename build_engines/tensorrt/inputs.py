@@ -12,11 +12,11 @@ from pathlib import Path, PurePath
 from build_engines.checkpoints.source import CHECKPOINT_DIR
 from build_engines.errors import ChoiceError
 from build_engines.recipe import Order
+from build_engines.stages import folder_state
+from build_engines.tensorrt.calibration import calibration_folder
 from build_engines.tensorrt.commands import Places
 from build_engines.tensorrt.engine_options import EngineOptions
 from build_engines.tensorrt.toolchain import ToolSettings
-
-_TEXTS = (".json", ".jsonl", ".parquet", ".csv", ".txt", ".arrow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class EngineInputs:
         """Raises ChoiceError for a folder that is needed and not there."""
         return cls(
             checkpoint=order.fetched,
-            calibration=_calibration(options, settings),
+            calibration=calibration_folder(settings) if options.is_calibrated else None,
             adapters=_adapters(options),
             draft=_draft(options),
         )
@@ -53,13 +53,7 @@ class EngineInputs:
     def state(self) -> list[list[str | int]]:
         """What tells that the folders have not changed, the checkpoint left out."""
         folders = [self.calibration, *self.adapters.values(), self.draft]
-        return [
-            [path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns]
-            for folder in folders
-            if folder is not None
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        ]
+        return [state for folder in folders if folder for state in folder_state(folder)]
 
     def places(self, examples: PurePath, root: Path) -> Places:
         """Where everything is. `root` is the build's folder, in which the checkpoint will be."""
@@ -70,24 +64,6 @@ class EngineInputs:
             adapters=tuple(self.adapters.values()),
             draft=self.draft,
         )
-
-
-def _calibration(options: EngineOptions, settings: ToolSettings) -> Path | None:
-    if not options.is_calibrated:
-        return None
-    what = options.quantization if options.kv_cache == "auto" else f"kv_cache {options.kv_cache}"
-    folder = settings.calibration
-    if folder is None:
-        raise ChoiceError(
-            f"{what} is calibrated with texts like those that will be asked: name a folder with "
-            'train.jsonl, lines of {"text": "..."}, in INFLIGHT_CALIBRATION_DATA'
-        )
-    if not folder.is_dir() or not any(path.suffix in _TEXTS for path in folder.rglob("*")):
-        raise ChoiceError(
-            f"INFLIGHT_CALIBRATION_DATA is {folder}, which is no folder with texts: put a "
-            'train.jsonl there, lines of {"text": "..."}'
-        )
-    return folder
 
 
 def _adapters(options: EngineOptions) -> dict[str, Path]:

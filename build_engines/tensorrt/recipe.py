@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.checkpoints.checkpoint import Checkpoint
@@ -27,15 +25,10 @@ from build_engines.stages import Stage
 from build_engines.tensorrt.engine_options import EngineOptions, engine_options
 from build_engines.tensorrt.inputs import EngineInputs
 from build_engines.tensorrt.sections import engine_sections
-from build_engines.tensorrt.stages import BUILD, TOKENIZER, EngineStages
+from build_engines.tensorrt.stages import BUILD, EngineStages
 from build_engines.tensorrt.toolchain import ToolSettings
+from build_engines.tokenizers.stage import TOKENIZER, WriteTokenizer, write_tokenizer
 from build_engines.verify.stage import verify_stage
-
-
-def _write_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
-    from build_engines.tokenizers.write import write_tokenizer
-
-    write_tokenizer(checkpoint, directory, **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +37,7 @@ class TensorRtRecipe:
 
     settings: Callable[[], ToolSettings] = ToolSettings.from_env
     gpus: Callable[[], list[Gpu]] = local_gpus
-    tokenizing: Callable[..., object] = _write_tokenizer
+    tokenizing: WriteTokenizer = write_tokenizer
     verifying: Callable[..., Stage] = verify_stage
 
     def plan(self, order: Order) -> BuildPlan:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from build_engines.checkpoints.architecture import Architecture
-from build_engines.families.family import Family
-from build_engines.gpu.fit import Load, effort
+from build_engines.families.family import FULL_PRECISION, Family
+from build_engines.figures import spaced
+from build_engines.gpu.fit import Load
 from build_engines.gpu.launch import CPP_KIND, Launch, LaunchedModel, Mode, command
 from build_engines.gpu.memory import Parallel
 from build_engines.gpu.sections import fit_section, memory_section
@@ -15,8 +16,8 @@ from build_engines.tensorrt.engine_options import EngineOptions
 def engine_sections(
     order: Order, family: Family, architecture: Architecture, options: EngineOptions
 ) -> list[Section]:
-    """What the engine is built for, its memory, what fits where, what the build takes; and, for
-    several GPUs, the lines that serve it."""
+    """What the engine is built for, its memory, what fits where; and, for several GPUs, the
+    lines that serve it."""
     load = Load(
         quantization=options.quantization,
         kv_cache=options.kv_cache,
@@ -29,7 +30,6 @@ def engine_sections(
         _engine(family, options),
         memory_section(architecture, load, parallel),
         fit_section(family, architecture, load),
-        _effort(architecture, options),
         *([_serving(order, options)] if options.world_size > 1 else []),
     ]
 
@@ -38,13 +38,13 @@ def _engine(family: Family, options: EngineOptions) -> Section:
     limits = options.limits
     drafting = options.drafting
     rows = [
-        ("quantization", f"{options.quantization}, the rest in {options.dtype}"),
+        ("weights", _weights(options)),
         ("KV cache", options.dtype if options.kv_cache == "auto" else options.kv_cache),
         ("GPUs", f"{options.world_size} (tp {options.tp_size}, pp {options.pp_size})"),
         ("requests at once", f"{limits.max_batch_size}"),
-        ("prompt", f"{limits.max_input_len} tokens"),
-        ("prompt and output", f"{limits.max_seq_len} tokens"),
-        ("a step", f"{limits.max_num_tokens} tokens"),
+        ("prompt", f"{spaced(limits.max_input_len)} tokens"),
+        ("prompt and output", f"{spaced(limits.max_seq_len)} tokens"),
+        ("a step", f"{spaced(limits.max_num_tokens)} tokens"),
     ]
     if drafting is not None:
         rows.append(("guesses ahead", f"{drafting.mode}, {drafting.max_draft_len} tokens"))
@@ -54,16 +54,9 @@ def _engine(family: Family, options: EngineOptions) -> Section:
     return Section(title="Engine", rows=(("what", "value"), *rows))
 
 
-def _effort(architecture: Architecture, options: EngineOptions) -> Section:
-    takes = effort(architecture, options.quantization, is_calibrated=options.is_calibrated)
-    size = f"{takes.checkpoint_bytes / 1e9:.1f} GB"
-    making = "quantize" if options.is_calibrated else "convert"
-    rows = (
-        ("stage", "disk", "memory", "time"),
-        (making, size, f"{takes.memory_bytes / 1e9:.1f} GB", takes.convert),
-        ("build", size, size, takes.build),
-    )
-    return Section(title="The build takes", rows=rows)
+def _weights(options: EngineOptions) -> str:
+    rest = "" if options.quantization in FULL_PRECISION else f", the rest in {options.dtype}"
+    return f"{options.quantization}{rest}"
 
 
 def _serving(order: Order, options: EngineOptions) -> Section:

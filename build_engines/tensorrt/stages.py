@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from build_engines.artefacts.artefact import Limits, SpecialTokens
+from build_engines.artefacts.artefact import SpecialTokens
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.checkpoints.source import source_facts
 from build_engines.checkpoints.special_tokens import special_tokens
@@ -20,9 +20,10 @@ from build_engines.gpu.gpus import Gpu
 from build_engines.lora.stage import adapters_of
 from build_engines.recipe import Order, Produced
 from build_engines.stages import Stage, StageContext, builds_dir
+from build_engines.tensorrt.calibration import DATA_SETS, require_texts
 from build_engines.tensorrt.commands import Places, build_command, checkpoint_command, show
 from build_engines.tensorrt.engine_config import read_engine_config
-from build_engines.tensorrt.engine_facts import engine_facts
+from build_engines.tensorrt.engine_facts import draft_len, engine_facts
 from build_engines.tensorrt.engine_options import EngineOptions
 from build_engines.tensorrt.inputs import EngineInputs
 from build_engines.tensorrt.toolchain import (
@@ -35,8 +36,9 @@ from build_engines.tensorrt.toolchain import (
     require_tools,
 )
 from build_engines.tensorrt.xgrammar_info import FILE_NAME, write_tokenizer_info
+from build_engines.tokenizers.stage import TOKENIZER, WriteTokenizer, tokenizer_inputs
 
-TOKENIZER, BUILD = "tokenizer", "build"
+BUILD = "build"
 _TOKENIZER_BYTES = 64 << 20
 _TOOLS = {"tensorrt_llm": PINNED_VERSION}
 _OUTPUT = PurePath("output")
@@ -53,16 +55,15 @@ class EngineStages:
     inputs: EngineInputs
     settings: ToolSettings
     gpus: list[Gpu]
-    tokenizing: Callable[..., object]
+    tokenizing: WriteTokenizer
 
     def tokenizer(self) -> Stage:
         """The tokenizer's files, and the vocabulary as grammars need it."""
         return Stage(
             name=TOKENIZER,
             inputs={
-                "max_seq_len": self.options.limits.max_seq_len,
+                **tokenizer_inputs(self.order, self.options.limits.max_seq_len),
                 "eos_ids": self.order.spec.tokens.eos_ids,
-                "chat_template": self.order.spec.chat_template,
             },
             run=self._run_tokenizer,
             required_bytes=_TOKENIZER_BYTES,
@@ -78,13 +79,19 @@ class EngineStages:
             run=self._run_checkpoint,
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.memory_bytes,
+            takes=takes.convert,
             commands=(self._shown(self._checkpoint_command, self._checkpoint_name),),
-            check=self._require,
+            check=self._require_all,
         )
 
     def _require(self) -> None:
         require_gpu(self.gpus)
         require_tools(self.settings)
+
+    def _require_all(self) -> None:
+        if self.options.is_calibrated:
+            require_texts(self.settings, self.options.calibrated_part, DATA_SETS)
+        self._require()
 
     def build(self) -> Stage:
         """An engine; it runs on the kind of GPU that it was built on, and on no other."""
@@ -101,6 +108,7 @@ class EngineStages:
             run=self._run_build,
             required_bytes=takes.checkpoint_bytes,
             required_memory_bytes=takes.checkpoint_bytes,
+            takes=takes.build,
             commands=(self._shown(self._build_command, BUILD),),
             check=self._require,
         )
@@ -112,11 +120,7 @@ class EngineStages:
             format="tensorrt_engine",
             source=source_facts(self.order.source, done["fetch"]),
             tools={**_TOOLS, "gpu": ", ".join(sorted({gpu.name for gpu in self.gpus}))},
-            limits=Limits(
-                max_seq_len=found.max_seq_len,
-                max_input_len=found.max_input_len,
-                vocab_size=found.vocab_size,
-            ),
+            limits=found.limits(draft_len(found, self.options.drafting)),
             tokens=self._special_tokens(done[TOKENIZER]),
             engine=engine_facts(found, self.architecture, self.options),
             adapters=adapters_of(done),

@@ -5,6 +5,7 @@ For checkpoints that have none, or none that works; a spec names them.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from pathlib import Path
 
 from build_engines.errors import SpecError
@@ -23,3 +24,8 @@ def read_template(name: str) -> str:
         known = ", ".join(template_names())
         raise SpecError(f"there is no chat template {name}: choose one of {known}")
     return (TEMPLATES_DIR / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+def template_hash(name: str) -> str:
+    """SHA-256 of a template's text. Raises SpecError, naming the templates there are."""
+    return sha256(read_template(name).encode()).hexdigest()

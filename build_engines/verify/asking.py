@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from build_engines.errors import VerificationError
 from build_engines.verify.rules import Answer, ScoredText
 from frontend.triton.client import TritonClient
-from frontend.triton.tensors import RETURN_PROMPT_LOG_PROBS
+from frontend.triton.tensors import RETURN_LOG_PROBS, RETURN_PROMPT_LOG_PROBS
 from frontend.types import GenerationRequest, LoadedModel, SamplingParams
 
 MAX_AT_ONCE = 8
@@ -42,12 +42,18 @@ class Asker:
         """Whether the engine tells the log-probs of a prompt's own tokens."""
         return RETURN_PROMPT_LOG_PROBS.name in self._model.inputs
 
+    @property
+    def tells_log_probs(self) -> bool:
+        """Whether the engine tells the log-probs of what it chose; if not, they are taken for 0."""
+        return RETURN_LOG_PROBS.name in self._model.inputs
+
     async def generate(self, prompt: list[int], num_tokens: int) -> Answer:
         """The greedy continuation. Raises ServingError, or VerificationError for a short one."""
         answer = Answer([], [])
         async for chunk in self._client.stream(self._request(prompt, num_tokens)):
             answer.token_ids.extend(chunk.token_ids)
-            answer.log_probs.extend(chunk.log_probs or [])
+            told = chunk.log_probs if self.tells_log_probs else [0.0] * len(chunk.token_ids)
+            answer.log_probs.extend(told or [])
         lengths = (len(answer.token_ids), len(answer.log_probs))
         if lengths != (num_tokens, num_tokens):
             raise VerificationError(
@@ -74,7 +80,7 @@ class Asker:
         """This model's log-probs at the places that the texts score.
 
         None: the engine tells log-probs of what it chose only, and it would choose another token.
-        Raises ServingError.
+        The text's own, where it chooses the same token and tells none. Raises ServingError.
         """
         one = self._score_prompt if self.scores_prompts else self._score_token_by_token
         return list(await asyncio.gather(*(one(text) for text in texts)))
@@ -96,17 +102,21 @@ class Asker:
         async with self._places:
             answer = await self.generate(text.token_ids[:place], 1)
         is_chosen = answer.token_ids == text.token_ids[place : place + 1]
-        return answer.log_probs[0] if is_chosen else None
+        if not is_chosen:
+            return None
+        first = len(text.token_ids) - len(text.log_probs)
+        return answer.log_probs[0] if self.tells_log_probs else text.log_probs[place - first]
 
     def _request(
         self, prompt: list[int], num_tokens: int, *, returns_prompt_log_probs: bool = False
     ) -> GenerationRequest:
+        sampling = _GREEDY if self.tells_log_probs else replace(_GREEDY, num_log_probs=None)
         return GenerationRequest(
             request_id=f"verify-{next(self._numbers)}",
             model=self._model.name,
             prompt_token_ids=prompt,
             max_new_tokens=num_tokens,
-            sampling=_GREEDY,
+            sampling=sampling,
             end_id=None,  # every answer has its full length
             returns_prompt_log_probs=returns_prompt_log_probs,
         )

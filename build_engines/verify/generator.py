@@ -42,7 +42,9 @@ class Check:
         if question is not None:
             answer = await asker.generate(question.prompt_token_ids, len(question.answer_token_ids))
             self.report.write("golden answer", asdict(answer))
-            rules.check_question(question, answer, self.tolerance)
+            rules.check_question(
+                question, answer, self.tolerance if asker.tells_log_probs else None
+            )
         return await self._compare(asker, probe, question)
 
     def _question(self) -> Question | None:
@@ -52,7 +54,7 @@ class Check:
 
     async def _compare(self, asker: Asker, probe: Probe, question: Question | None) -> Outcome:
         """Hold the model's log-probs to the reference's."""
-        if self.record is not None:
+        if self.record is not None and self.record.texts:
             reference, noise = self.record.reference, self.record.noise
             expected = recorded = self.record.texts
             found = await asker.score(expected)
@@ -66,7 +68,7 @@ class Check:
             recorded = expected[: len(own)]
         else:
             rules.check_varied(probe.together)
-            texts = await self._own_texts(asker, probe)
+            texts = await self._own_texts(asker, probe) if asker.tells_log_probs else []
             record = Record(self.own_name, tolerance=self.tolerance, texts=texts, question=question)
             return self._outcome(probe, record, FIRST_RECORD, None)
         difference = rules.mean_difference(expected, found)

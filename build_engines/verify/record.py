@@ -67,5 +67,6 @@ def _records_of_others(home: Path, artefact: Artefact) -> Iterator[Record]:
             and found.quantization in UNQUANTIZED
             and found.limits.vocab_size == manifest.limits.vocab_size
             and (record := read_record(other.path)) is not None
+            and (record.texts or record.embedding)
         ):
             yield msgspec.structs.replace(record, tolerance=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,15 +98,22 @@ def verify(
 
 
 def collect(home: Path, *, is_dry_run: bool) -> list[dict[str, Any]]:
-    """Delete what nobody needs, and tell what it was."""
+    """Delete what nobody needs, and tell what it was; waits while a model is being loaded.
+
+    What was loaded last stays, whether or not a server is seen to run: a Triton of another machine
+    may serve it from this folder.
+    """
     from build_engines.leftovers import collect_builds
     from build_engines.pipeline import collect_leftovers
-    from frontend.triton.desired import DesiredModels
+    from frontend.triton.desired import DesiredModels, repository_lock
     from frontend.triton.folders import served_artefact_dir
 
-    served = (served_artefact_dir(home, name) for name in DesiredModels(home).names())
-    in_use = [path for path in served if path is not None]
-    found = retention.collect(home, in_use=in_use, is_dry_run=is_dry_run)
+    with repository_lock(home).open("w") as lock:
+        # while a version is being replaced, the repository does not name the one that is served
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        served = (served_artefact_dir(home, name) for name in DesiredModels(home).names())
+        in_use = [path for path in served if path is not None]
+        found = retention.collect(home, in_use=in_use, is_dry_run=is_dry_run)
     found += collect_builds(home, is_dry_run=is_dry_run)
     if not is_dry_run:
         collect_leftovers(home)

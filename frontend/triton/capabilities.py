@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 from frontend.errors import ModelNotLoaded
 from frontend.triton.rpc import TritonRpc
-from frontend.types import LoadedModel, ModelLimits, ServedVersion
+from frontend.types import Drafting, LoadedModel, ModelLimits, ServedVersion
 
 TOKENIZER_HASH = "tokenizer_hash"  # a parameter that `repository.py` adds to every model's
+VOCABULARY = "vocabulary"  # likewise
 TTL_S = 1.0  # another worker process may have loaded another variant
 
 
@@ -73,6 +75,7 @@ def loaded_model_of(config: Any) -> LoadedModel:
         )
         size = parameters.get("embedding_size")
         embedding_size = None if size is None else int(size)
+        drafting = _drafting(parameters)
     except (KeyError, ValueError) as exc:
         raise ModelNotLoaded(model=config.name) from exc
     return LoadedModel(
@@ -84,7 +87,14 @@ def loaded_model_of(config: Any) -> LoadedModel:
         embedding_size=embedding_size,
         artefact_dir=parameters.get("artefact_dir", ""),
         served=_served_version(config, parameters.get(TOKENIZER_HASH, "")),
+        drafting=drafting,
+        vocabulary=parameters.get(VOCABULARY, ""),
     )
+
+
+def _drafting(parameters: Mapping[str, str]) -> Drafting | None:
+    name = parameters.get("draft_model")
+    return Drafting(model=name, max_tokens=int(parameters["max_draft_len"])) if name else None
 
 
 def _served_version(config: Any, tokenizer_hash: str) -> ServedVersion | None:

@@ -127,7 +127,7 @@ class TritonClient:
         attempt = _Attempt(request=request, model=model, weights=weights, number=number)
         try:
             attempt.message = encode_request(request, model, weights)
-        except ServingError:
+        except BaseException:  # who waits for the weights must not wait for ever
             self._end(attempt, None)
             raise
         return attempt

@@ -10,10 +10,21 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from build_engines.artefacts.artefact import Artefact
 
 logger = logging.getLogger(__name__)
+
+
+MAX_DEATHS = 3  # of Triton over one version
+
+
+def repository_lock(home: Path) -> Path:
+    """The file whose lock has whoever changes what Triton serves, or deletes what it may."""
+    path = home / "state" / "repository.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 class DesiredModels:
@@ -62,18 +73,19 @@ class DesiredModels:
 
 
 class FailedVersions:
-    """New versions that could not take the place of the one that is served; each is tried once.
+    """New versions that could not take the place of the one that is served.
 
-    Changed by the holder of the repository's lock only.
+    Each is tried once; but where Triton died over it, which it may have done for another reason,
+    MAX_DEATHS times. Changed by the holder of the repository's lock only.
     """
 
     def __init__(self, home: Path) -> None:
         self._path = home / "state" / "failed.json"
 
-    def reasons(self) -> dict[str, dict[str, str]]:
-        """By model: the artefact's folder and content, and Triton's reason."""
+    def reasons(self) -> dict[str, dict[str, Any]]:
+        """By model: the artefact's folder and content, Triton's reason, and how often it died."""
         try:
-            failed: dict[str, dict[str, str]] = json.loads(self._path.read_text())
+            failed: dict[str, dict[str, Any]] = json.loads(self._path.read_text())
         except FileNotFoundError:
             return {}
         except ValueError:  # not ours
@@ -82,13 +94,21 @@ class FailedVersions:
         return failed
 
     def holds(self, artefact: Artefact) -> bool:
-        failed = self.reasons().get(artefact.manifest.name, {})
-        return failed.get("content_hash") == artefact.content_hash
+        """Whether it is not to be tried any more."""
+        failed = self._of(artefact)
+        return bool(failed) and not 0 < failed["num_deaths"] < MAX_DEATHS
 
-    def add(self, artefact: Artefact, reason: str) -> None:
+    def add(self, artefact: Artefact, reason: str, *, has_died: bool) -> None:
+        """
+        Args:
+            has_died: Triton has, while it loaded the version.
+        """
         failed = {
-            "path": str(artefact.path), "content_hash": artefact.content_hash, "reason": reason,
-        }  # fmt: skip
+            "path": str(artefact.path),
+            "content_hash": artefact.content_hash,
+            "reason": reason,
+            "num_deaths": self._of(artefact).get("num_deaths", 0) + 1 if has_died else 0,
+        }
         self._write({**self.reasons(), artefact.manifest.name: failed})
 
     def forget(self, name: str) -> None:
@@ -97,7 +117,11 @@ class FailedVersions:
         if failed.pop(name, None) is not None:
             self._write(failed)
 
-    def _write(self, failed: dict[str, dict[str, str]]) -> None:
+    def _of(self, artefact: Artefact) -> dict[str, Any]:
+        failed = self.reasons().get(artefact.manifest.name, {})
+        return failed if failed.get("content_hash") == artefact.content_hash else {}
+
+    def _write(self, failed: dict[str, dict[str, Any]]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         new = self._path.with_suffix(f".{os.getpid()}.new")
         new.write_text(json.dumps(failed))

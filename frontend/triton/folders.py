@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from build_engines.artefacts.artefact import Artefact
 from frontend.errors import ModelLoadFailed
 from frontend.settings import Settings
-from frontend.triton.capabilities import TOKENIZER_HASH
+from frontend.triton.capabilities import TOKENIZER_HASH, VOCABULARY
 from frontend.triton.kinds import undeclared, values_of_kind
 from triton_models.render import model_file, render_config
 
 _CONFIG = "config.pbtxt"
 _MODEL = "model.py"
+_TOKENIZER = "tokenizer/tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,24 @@ def _own_settings(number: int, artefact: Artefact) -> str:
         f"version_policy {{ specific {{ versions: [ {number} ] }} }}\n"
         f'parameters {{ key: "{TOKENIZER_HASH}" '
         f'value: {{ string_value: "{tokenizer_hash}" }} }}\n'
+        f'parameters {{ key: "{VOCABULARY}" '
+        f'value: {{ string_value: "{_vocabulary(artefact)}" }} }}\n'
     )
+
+
+def _vocabulary(artefact: Artefact) -> str:
+    """A hash of the pieces of text and their ids; tokens that were added to them do not count.
+
+    Models of a family have tokenizers that differ in little things (templates, added tokens), and
+    can guess for each other. Empty: the tokenizer has no such list.
+    """
+    if _TOKENIZER not in artefact.manifest.files:
+        return ""
+    model = msgspec.json.decode((artefact.path / _TOKENIZER).read_bytes()).get("model", {})
+    pieces = model.get("vocab") or []
+    if isinstance(pieces, dict):
+        pieces = sorted(pieces.items())
+    return hashlib.sha256(msgspec.json.encode(pieces)).hexdigest()[:16] if pieces else ""
 
 
 def served_artefact_dir(home: Path, name: str) -> Path | None:

@@ -9,6 +9,7 @@ from build_engines.artefacts.artefact import Artefact
 from build_engines.gpu.launch import gpu_device_ids, parse_gpus
 from frontend.settings import Settings
 from frontend.triton.tensorrt_values import engine_values
+from frontend.triton.tensors import RETURN_LOG_PROBS
 from triton_models.llm_api.options import read_options, undeclared_tensors
 from triton_models.render import Value
 
@@ -49,6 +50,13 @@ def undeclared(artefact: Artefact) -> frozenset[str]:
     """The tensors of its kind that this artefact's engine cannot honour."""
     if artefact.manifest.kind == "llm_api":
         return undeclared_tensors(read_options(artefact.path))
+    engine = artefact.manifest.engine
+    if (
+        engine is not None
+        and engine.drafting is not None
+        and engine.drafting.mode == "draft_target"
+    ):
+        return frozenset({RETURN_LOG_PROBS.name})  # the layer that takes guesses writes none
     return frozenset()
 
 

@@ -17,7 +17,7 @@ from build_engines.artefacts.artefact import Artefact
 from frontend.errors import ModelLoadFailed, ServingError
 from frontend.settings import Settings
 from frontend.triton.capabilities import Capabilities
-from frontend.triton.desired import DesiredModels, FailedVersions
+from frontend.triton.desired import DesiredModels, FailedVersions, repository_lock
 from frontend.triton.folders import (
     ModelFolder,
     read_model_folder,
@@ -45,7 +45,6 @@ class ModelRepository:
         self._capabilities = capabilities
         self._desired = DesiredModels(settings.home)
         self._failed = FailedVersions(settings.home)
-        self._lock_path = settings.home / "state" / "repository.lock"
         self._running: set[asyncio.Task[Any]] = set()
 
     async def load(self, artefact: Artefact) -> LoadedModel:
@@ -75,13 +74,15 @@ class ModelRepository:
         """Serve another version of what is served.
 
         Each worker of each frontend calls this when it sees that another version is current; the
-        first does it. One that does not load is tried once, and noted in FailedVersions.
+        first does it. One that does not load is noted in FailedVersions.
 
         Args:
             served: the artefact's folder that is to be replaced.
             find: tells what is current when it is this caller's turn.
         """
-        await self._to_the_end(self._follow(name, served, find))
+        current = find()
+        if current is not None and not self._failed.holds(current):
+            await self._to_the_end(self._follow(name, served, find))
 
     async def _follow(self, name: str, served: str, find: Callable[[], Artefact | None]) -> None:
         async with self._locked():
@@ -92,9 +93,10 @@ class ModelRepository:
                 return
             try:
                 await self._change(artefact)
-            except ModelLoadFailed as exc:
-                reason, *_trace = str(exc.values["reason"]).split("\n")
-                self._failed.add(artefact, reason)
+            except ServingError as exc:
+                reason, *_trace = str(exc.values.get("reason", exc)).split("\n")
+                has_died = not isinstance(exc, ModelLoadFailed)
+                self._failed.add(artefact, reason, has_died=has_died)
                 raise
 
     async def _change(self, artefact: Artefact) -> None:
@@ -131,7 +133,7 @@ class ModelRepository:
         """Names of the models that Triton is to serve."""
         return self._desired.names()
 
-    def failures(self) -> dict[str, dict[str, str]]:
+    def failures(self) -> dict[str, dict[str, Any]]:
         """By model: the folder of a current version that did not load, and Triton's reason."""
         return self._failed.reasons()
 
@@ -166,8 +168,7 @@ class ModelRepository:
 
     @contextlib.asynccontextmanager
     async def _locked(self) -> AsyncIterator[None]:
-        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock_path.open("w") as lock:  # closing it releases the lock
+        with repository_lock(self._settings.home).open("w") as lock:  # closing it releases the lock
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

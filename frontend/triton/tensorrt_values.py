@@ -46,8 +46,12 @@ def _lora(facts: EngineFacts, manifest: Manifest) -> dict[str, Value]:
 
 def _drafting(facts: DraftingFacts | None) -> dict[str, Value]:
     """A draft model's tokens come with the requests: the engine needs no mode for them."""
-    if facts is None or facts.mode == "draft_target":
+    if facts is None:
         return {}
+    if facts.mode == "draft_target":
+        if facts.draft_model is None:  # an artefact of before it was written down
+            return {}
+        return {"draft_model": facts.draft_model, "max_draft_len": facts.max_draft_len}
     if facts.mode == "lookahead":
         window, ngram, verified = facts.lookahead
         return {

@@ -31,6 +31,7 @@ class Tensor:
 INPUT_IDS = Tensor("input_ids", "INT32", "prompt")  # [1, n]
 INPUT_LENGTHS = Tensor("input_lengths", "INT32", "prompt")  # [1, 1], like all below without a shape
 REQUEST_OUTPUT_LEN = Tensor("request_output_len", "INT32", "max_tokens")
+DRAFT_INPUT_IDS = Tensor("draft_input_ids", "INT32", "prompt")  # [1, n]
 STOP = Tensor("stop", "BOOL")
 STREAMING = Tensor("streaming", "BOOL", "stream")
 END_ID = Tensor("end_id", "INT32", "ignore_eos")
@@ -62,6 +63,7 @@ INPUTS = (
     INPUT_IDS,
     INPUT_LENGTHS,
     REQUEST_OUTPUT_LEN,
+    DRAFT_INPUT_IDS,
     STOP,
     STREAMING,
     END_ID,
@@ -151,6 +153,8 @@ def encode_request(
     writer.integers(INPUT_IDS, request.prompt_token_ids)
     writer.scalar(INPUT_LENGTHS, len(request.prompt_token_ids))
     writer.scalar(REQUEST_OUTPUT_LEN, request.max_new_tokens)
+    if request.draft_token_ids:
+        writer.integers(DRAFT_INPUT_IDS, request.draft_token_ids)
     writer.scalar(STREAMING, True)
     if request.end_id is not None:
         writer.scalar(END_ID, request.end_id)

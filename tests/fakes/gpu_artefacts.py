@@ -71,6 +71,7 @@ def publish_tensorrt(
     config: Mapping[str, Any],
     variant: str = "fp16",
     max_seq_len: int = MAX_SEQ_LEN,
+    vocab_size: int = VOCAB_SIZE,
     engine: EngineFacts = EngineFacts(max_batch_size=MAX_BATCH_SIZE),  # noqa: B008, frozen
     adapters: Mapping[str, Adapter] | None = None,
 ) -> Artefact:
@@ -93,6 +94,7 @@ def publish_tensorrt(
         kind="tensorrt_llm",
         variant=variant,
         max_seq_len=max_seq_len,
+        vocab_size=vocab_size,
         engine=engine,
         adapters=dict(adapters or {}),
     )
@@ -130,6 +132,7 @@ def _publish(
     kind: str,
     variant: str = "bf16",
     max_seq_len: int = MAX_SEQ_LEN,
+    vocab_size: int = VOCAB_SIZE,
     engine: EngineFacts = EngineFacts(max_batch_size=MAX_BATCH_SIZE),  # noqa: B008, frozen
     adapters: dict[str, Adapter],
 ) -> Artefact:
@@ -147,7 +150,7 @@ def _publish(
         files=files,
         size_bytes=sum(entry.size_bytes for entry in files.values()),
         limits=Limits(
-            max_seq_len=max_seq_len, max_input_len=max_seq_len - 1, vocab_size=VOCAB_SIZE
+            max_seq_len=max_seq_len, max_input_len=max_seq_len - 1, vocab_size=vocab_size
         ),
         tokens=SpecialTokens(bos_id=None, eos_ids=[END_ID], pad_id=None),
         created="2026-01-01T00:00:00+00:00",

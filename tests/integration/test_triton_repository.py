@@ -199,6 +199,32 @@ async def test_a_version_that_does_not_load_is_tried_once_and_noted(
     assert repository.failures() == {}
 
 
+async def test_a_version_over_which_triton_dies_is_not_tried_for_ever(
+    settings: Settings,
+    repository: ModelRepository,
+    client: TritonClient,
+    triton: FakeTriton,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await repository.load(artefact())
+    served = triton.models["fake"].artefact_dir = "/models/fake/q8_0/1"
+    before, deaths = config_of(settings), []
+
+    async def die(name: str) -> None:
+        deaths.append(name)
+        raise EngineUnavailable
+
+    monkeypatch.setattr(client.rpc, "load_model", die)
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable):
+            await repository.follow("fake", served, lambda: artefact(version=2))
+        assert config_of(settings) == before, "what Triton starts again with"
+    await repository.follow("fake", served, lambda: artefact(version=2))
+    assert len(deaths) == 3
+    with pytest.raises(EngineUnavailable):
+        await repository.follow("fake", served, lambda: artefact("f16", version=3))
+
+
 def test_engine_that_is_not_there_is_said(settings: Settings) -> None:
     with pytest.raises(ModelLoadFailed, match="unknown"):
         write_model_folder(settings, artefact(kind="unknown"))

@@ -10,7 +10,6 @@ import asyncio
 import re
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -373,15 +372,14 @@ def test_life_cycle_2_6_a_prompt_too_long_has_its_wording(client: TensorClient) 
 
 def test_life_cycle_2_6_a_stop_request_ends_both(client: TensorClient) -> None:
     stop: dict[str, Any] = {"input_ids": [[0]], "input_lengths": [[0]], "request_output_len": [[0]]}
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(client.infer, "victim", request_output_len=[[500]])
-        time.sleep(0.05)
-        answer = client.infer("victim", stop=[[True]], streaming=None, **stop)
-        stopped = running.result(timeout=30)
+    victim = client.start("victim", request_output_len=[[500]])
+    first = next(victim)
+    answer = client.infer("victim", stop=[[True]], streaming=None, **stop)
+    stopped = [first, *victim]
     assert (answer.error, answer.responses, answer.is_final) == (None, [{}], [True])
-    assert stopped.error is None
-    assert stopped.is_final[-1]
-    assert len(stopped.token_ids()) < 500
+    assert {message.error_message for message in stopped} == {""}
+    assert stopped[-1].infer_response.parameters["triton_final_response"].bool_param
+    assert len(stopped) < 500
     assert client.infer("unknown", stop=[[True]], streaming=None, **stop).error is None
     error = client.infer("", stop=[[True]], streaming=None, **stop).error
     assert error == "Trying to stop a request but request ID is not provided"
@@ -392,15 +390,15 @@ def test_life_cycle_2_6_a_full_queue_is_an_error_that_we_know(
 ) -> None:
     client = stand_ins.client(narrow, PROMPT)
     seen: set[str] = set()
-    deadline = time.monotonic() + 20
-    # Triton's own queue is as long, and full until it has handed a request on
+    deadline = time.monotonic() + 60
     while "Maximum queue size of 1 has been reached, please try again later" not in seen:
         assert time.monotonic() < deadline, seen
-        calls = []
-        for _ in range(5):
-            calls.append(client.start(request_output_len=[[200]]))
-            time.sleep(0.02)
-        seen |= {message.error_message for call in calls for message in call}
+        running = client.start(request_output_len=[[500]])
+        seen.add(next(running).error_message)  # its first token: the batch is full
+        waiting = client.start(request_output_len=[[1]])
+        # Triton's own queue is as long, and full until it has handed on the one that waits
+        seen |= {client.infer(request_output_len=[[1]]).error or "" for _ in range(10)}
+        seen |= {message.error_message for call in (running, waiting) for message in call}
     for error in seen - {""}:
         assert isinstance(error_of_message(error, MODEL), ServerOverloaded)
     client.channel.close()

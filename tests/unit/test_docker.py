@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
 
 from build_engines.tensorrt.toolchain import IMAGE
-from frontend.cli import app
 from frontend.settings import PREFIX, Settings
+from tests.unit.command_lines import check_command
 
 PROJECT = Path(__file__).parents[2]
 DOCKER = PROJECT / "docker"
@@ -42,14 +41,6 @@ def instructions(name: str) -> list[Instruction]:
 
 def values(name: str, instruction: str) -> list[str]:
     return [value for found, value in instructions(name) if found == instruction]
-
-
-def check_command(words: list[str]) -> None:
-    """Our command line takes them: the command and every option is there."""
-    typer.main.get_command(app).make_context("inflight", words, resilient_parsing=True)
-    group = typer.main.get_command(app)
-    command = group.commands[words[0]]  # type: ignore[attr-defined]
-    command.make_context(words[0], words[1:])
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -196,13 +187,17 @@ def test_the_engine_builder_runs_our_build_command(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/$1\n')
     docker.chmod(0o755)
-    checkpoint = tmp_path / "checkpoint"
-    checkpoint.mkdir()
+    checkpoint, texts = (tmp_path / name for name in ("checkpoint", "texts"))
+    for folder in (checkpoint, texts):
+        folder.mkdir()
+    (checkpoint / "my.toml").touch()
     subprocess.run(
-        [DOCKER / "build-engine", "llama-2-7b-chat", "--variant", "fp16",
-         "--checkpoint", str(checkpoint)],
+        [DOCKER / "build-engine", "llama-2-7b-chat", "--variant", "fp8",
+         "--checkpoint", "checkpoint", "--spec", "checkpoint/my.toml"],
         check=True,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path),
+             "INFLIGHT_CALIBRATION_DATA": str(texts)},
     )  # fmt: skip
     built = (tmp_path / "build").read_text().splitlines()
     assert built == [
@@ -211,7 +206,9 @@ def test_the_engine_builder_runs_our_build_command(tmp_path: Path) -> None:
     told = (tmp_path / "run").read_text().splitlines()
     assert told[:4] == ["run", "--rm", "--gpus", "all"]
     assert f"{tmp_path}/.local/share/inflight:/var/lib/inflight" in told
-    assert f"{checkpoint}:{checkpoint}:ro" in told
+    for folder in (checkpoint, texts):  # once: docker refuses to show one twice
+        assert told.count(f"{folder}:{folder}:ro") == 1
+    assert f"INFLIGHT_CALIBRATION_DATA={texts}" in told
     words = told[told.index("inflight-triton:0.1.0") + 1 :]
     assert words[:3] == ["python3", "-m", "frontend"]
     check_command(words[3:])

@@ -138,15 +138,31 @@ class Batcher:
     # the step thread
 
     def _run(self) -> None:
-        while self._take_messages():
+        try:
+            while self._work():
+                pass
+        finally:  # whatever has ended the thread: nobody waits for ever
+            with self._lock:
+                self._is_closed = True
+            self._drain_inbox()
+            self._fail(list(self._states.values()), str(EngineClosedError()))
+            self._deliver()
+
+    def _work(self) -> bool:
+        """One step, or False when the batcher is closed. Whatever an engine does in it: its
+        requests get an answer, and the next ones are taken."""
+        concerned = None
+        try:
+            if not self._take_messages():
+                return False
             chunks = self._scheduler.schedule()
-            try:
-                self._step(chunks)
-            except Exception as exc:  # whatever a model does: its requests get an answer
-                logger.exception("step failed")
-                self._fail([chunk.sequence.state for chunk in chunks], f"Engine error: {exc}")
-        self._fail(list(self._states.values()), str(EngineClosedError()))
-        self._deliver()
+            concerned = [chunk.sequence.state for chunk in chunks]
+            self._step(chunks)
+        except Exception as exc:
+            logger.exception("step failed")
+            states = list(self._states.values()) if concerned is None else concerned
+            self._fail(states, f"Engine error: {exc}")
+        return True
 
     def _take_messages(self) -> bool:
         """Applies what other threads asked for; waits when there is nothing to compute. False when
@@ -159,7 +175,6 @@ class Batcher:
                 self._deliver()
             match self._inbox.get():
                 case None:
-                    self._drain_inbox()
                     return False
                 case RequestState() as state:
                     self._start(state)
@@ -167,7 +182,7 @@ class Batcher:
                     self._end(self._states[handle], FinishReason.CANCELLED)
 
     def _drain_inbox(self) -> None:
-        """Registers requests that came together with the close, so that they are answered too."""
+        """Registers requests that came together with the end, so that they are answered too."""
         while not self._inbox.empty():
             message = self._inbox.get()
             if isinstance(message, RequestState):
@@ -340,11 +355,14 @@ class Batcher:
         for state in states:
             if state.handle not in self._states:
                 continue  # failed already, by another of its sequences
-            for sequence in state.sequences:
-                sequence.is_finished = True
-                self._scheduler.remove(sequence)
             self._forget(state)
             self._tell(state.request, TokenEvent(sequence_index=0, is_final=True, error=error))
+            for sequence in state.sequences:
+                sequence.is_finished = True
+                try:
+                    self._scheduler.remove(sequence)
+                except Exception:  # of an engine that is broken: the request has been told so
+                    logger.exception("memory not taken back")
 
     def _forget(self, state: RequestState) -> None:
         del self._states[state.handle]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import importlib.util
+import os
 from collections import deque
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int32, c_size_t, c_uint32, c_void_p
 from functools import cache
@@ -220,7 +221,13 @@ class Llama:
 
 @cache
 def load_library() -> Llama:
-    """The installed wheel's library, the same for the whole process. Raises LlamaAbiError."""
+    """The installed wheel's library, the same for the whole process. Raises LlamaAbiError.
+
+    Its threads wait for each other hundreds of times a token, in libgomp: asleep, as that is told
+    before it is loaded. Spinning, they take the processor from those they wait for, and from all
+    else that runs here.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     spec = importlib.util.find_spec(PACKAGE)
     for folder in (spec.submodule_search_locations or []) if spec is not None else []:
         for path in sorted(Path(folder).glob(f"{PACKAGE}*.so")):

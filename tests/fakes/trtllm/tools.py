@@ -136,7 +136,8 @@ def _check_calibration(arguments: Arguments) -> None:
     folder = Path(arguments.text("--calib_dataset", default="cnn_dailymail"))
     if not folder.is_dir():
         raise ToolFailed(f"Unsupported dataset name or local repo directory: {folder}.")
-    texts = [json.loads(line)["text"] for line in (folder / "train.jsonl").open()]
+    lines = (folder / "train.jsonl").read_text().splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
     if not texts:
         raise ToolFailed("the data set has no texts")
 

@@ -24,6 +24,7 @@ SCHEDULER_POLICIES = ("max_utilization", "guaranteed_no_evict")
 REQUIRED_KEYS = ("tokenizer_dir", "guided_decoding_backend", "xgrammar_tokenizer_info_path")
 SAMPLING_MODES = ("top_k", "top_p", "top_k_top_p", "beam_search")
 # decoding_mode -> build_config.speculative_decoding_mode, a flag's number
+DRAFTS_EXTERNAL = 2
 DRAFTING_MODES = {"medusa": 4, "lookahead": 8, "redrafter": 16, "eagle": 32}
 _TREE = re.compile(r"\{\d+(, ?\d+)*\}(, ?\{\d+(, ?\d+)*\})*")  # {0, 0, 0}, {0, 1}
 GUIDE_INFO_KEYS = ("encoded_vocab", "tokenizer_str", "stop_token_ids")
@@ -43,6 +44,9 @@ class Engine:
     max_beam_width: int
     vocab_size: int
     max_lora_rank: int  # 0: built without LoRA
+    max_draft_len: int  # tokens of a step's guesses, whoever makes them
+    takes_drafts: bool  # guesses come with the requests
+    slips_every: int  # of the stand-in: one in so many contexts it chooses otherwise; 0: never
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,10 @@ class BackendConfig:
             "use_paged_context_fmha"
         ):
             raise LoadError("enable_chunked_context requires use_paged_context_fmha")
+        if engine.takes_drafts and not parameters.get("enable_kv_cache_reuse", _flag, True):
+            raise LoadError(
+                "KV cache block reuse must be enabled for speculative decoding target model"
+            )
         _check_decoding(parameters, raw)
         queue = model.get("dynamic_batching", {}).get("default_queue_policy", {})
         return cls(
@@ -160,6 +168,9 @@ def _read_engine(folder: Path) -> tuple[Mapping[str, Any], Engine]:
         max_beam_width=build["max_beam_width"],
         vocab_size=pretrained["vocab_size"],
         max_lora_rank=build["lora_config"]["max_lora_rank"] if has_lora else 0,
+        max_draft_len=build.get("max_draft_len") or pretrained.get("max_draft_len", 0),
+        takes_drafts=build.get("speculative_decoding_mode", 1) == DRAFTS_EXTERNAL,
+        slips_every=config.get("stand_in", {}).get("slips_every", 0),
     )
     return build, engine
 

@@ -47,7 +47,9 @@ class Running:
     send: Send
     max_new_tokens: int
     adapter: int  # of the logits; 0: none
+    drafts: list[int]
     sequences: list[Sequence]
+    num_accepted: int = 0
     is_cancelled: bool = False
     arrival_ns: int = field(default_factory=time.monotonic_ns)
     first_token_ns: int = 0
@@ -143,9 +145,23 @@ class Executor:
             Sequence(index, np.random.default_rng((request.seed, index)), self._matcher(request))
             for index in range(request.num_sequences)
         ]
+        drafts = self._drafts(request)
         # more than there is room for is cut without a word
-        max_new_tokens = min(request.max_new_tokens, engine.max_seq_len - length)
-        return Running(request, send, max_new_tokens, adapter, sequences)
+        room = engine.max_seq_len - length - (len(drafts) or engine.max_draft_len)
+        max_new_tokens = min(request.max_new_tokens, room)
+        return Running(request, send, max_new_tokens, adapter, drafts, sequences)
+
+    def _drafts(self, request: Request) -> list[int]:
+        """llmRequest.cpp, validate: too many are refused, those that do not fit dropped."""
+        engine = self._config.engine
+        if len(request.drafts) > engine.max_draft_len:
+            raise EnqueueError(
+                f"Draft tokens length ({len(request.drafts)}) exceeds maximum draft tokens length "
+                f"({engine.max_draft_len})."
+            )
+        if request.drafts and not engine.takes_drafts:
+            raise EnqueueError("the stand-in's engine makes its guesses itself")
+        return request.drafts[: engine.max_input_len - len(request.prompt)]
 
     def _matcher(self, request: Request) -> llguidance.LLMatcher | None:
         if request.guide is None:
@@ -181,6 +197,8 @@ class Executor:
         for sequence in changed:
             if running.is_cancelled:
                 sequence.has_ended = True
+            elif running.drafts:
+                self._check_drafts(running, sequence)
             else:
                 self._advance(running, sequence)
         is_final = all(one.has_ended for one in running.sequences)
@@ -193,6 +211,19 @@ class Executor:
             outputs = _outputs(running, sequence)
             running.send(outputs, is_final and sequence is changed[-1])
 
+    def _check_drafts(self, running: Running, sequence: Sequence) -> None:
+        """All in one step, after which the request is over: updateRequests of
+        trtGptModelInflightBatching.cpp ("if it is speculative decoding target model").
+
+        A guess is accepted if the engine would have chosen it (externalDraftTokensLayer.cpp).
+        """
+        for draft in [*running.drafts, None]:
+            self._advance(running, sequence)
+            if sequence.has_ended or sequence.output[-1] != draft:
+                break
+            running.num_accepted += 1
+        sequence.has_ended = True
+
     def _advance(self, running: Running, sequence: Sequence) -> None:
         request = running.request
         token_id, log_prob = self._choose(running, sequence)
@@ -201,16 +232,20 @@ class Executor:
             sequence.has_ended = True
             return
         sequence.output.append(token_id)
-        sequence.log_probs.append(log_prob if request.has_sampling else 0.0)
+        # the layer that samples where guesses are taken writes no log-probs, whatever is asked
+        is_told = request.has_sampling and not self._config.engine.takes_drafts
+        sequence.log_probs.append(log_prob if is_told else 0.0)
         sequence.has_ended = len(sequence.output) >= running.max_new_tokens or any(
             tuple(sequence.output[-len(word) :]) == word for word in request.stop_words
         )
 
     def _choose(self, running: Running, sequence: Sequence) -> tuple[int, float]:
         request = running.request
-        raw = _noise(
-            request.prompt + sequence.output, running.adapter, self._config.engine.vocab_size
-        )
+        engine = self._config.engine
+        context = request.prompt + sequence.output
+        raw = _noise(context, running.adapter, engine.vocab_size)
+        if engine.slips_every and sum(context[-CONTEXT:]) % engine.slips_every == 0:
+            raw = np.roll(raw, 1)
         logits = raw.copy()
         if request.bias is not None:
             logits += request.bias[: len(logits)]
@@ -261,8 +296,8 @@ def _perf_metrics(running: Running) -> Outputs:
         "kv_cache_alloc_new_blocks": num_blocks,
         "kv_cache_reused_blocks": 0,
         "kv_cache_alloc_total_blocks": num_blocks,
-        "total_accepted_draft_tokens": 0,
-        "total_draft_tokens": 0,
+        "total_accepted_draft_tokens": running.num_accepted,
+        "total_draft_tokens": len(running.drafts),
     }
     times = {
         "arrival_time_ns": running.arrival_ns,
@@ -273,7 +308,9 @@ def _perf_metrics(running: Running) -> Outputs:
     return {
         **{name: np.array([[value]], np.int32) for name, value in integers.items()},
         **{name: np.array([[value]], np.int64) for name, value in times.items()},
-        "acceptance_rate": np.zeros((1, 1), np.float32),
+        "acceptance_rate": np.array(
+            [[running.num_accepted / max(len(running.drafts), 1)]], np.float32
+        ),
     }
 
 

@@ -54,6 +54,7 @@ class Request:
     returns_num_tokens: tuple[bool, bool]  # of the input, of the output
     lora: Lora | None
     guide: tuple[str, str] | None
+    drafts: list[int]
     outputs: frozenset[str] = field(default_factory=frozenset)
 
 
@@ -98,6 +99,9 @@ def read_request(tensors: Tensors, outputs: frozenset[str], config: BackendConfi
         ),
         lora=_lora(tensors, read),
         guide=_guide(read),
+        drafts=tensors["draft_input_ids"].reshape(-1).tolist()
+        if "draft_input_ids" in tensors
+        else [],
         outputs=outputs,
     )
 

@@ -1,7 +1,8 @@
 """A tiny Llama, and a program that builds its TensorRT engine with the stand-in tools.
 
-Run as `python -m tests.unit.build_engines.tensorrt_fakes HOME CHECKPOINT VARIANT [STAGE]`: in the
-middle of STAGE it stops until the process is killed. The tools are those on the PATH.
+Run as `python -m tests.unit.build_engines.tensorrt_fakes HOME CHECKPOINT VARIANT [STAGE]`: in STAGE
+it stops until the process is killed; `assemble` and `publish` are the steps behind the stages. The
+tools are those on the PATH.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from build_engines import pipeline
+from build_engines.artefacts import artefact
 from build_engines.artefacts.artefact import Artefact, SpecialTokens
 from build_engines.checkpoints.architecture import Architecture
 from build_engines.checkpoints.source import fetch_stage
@@ -92,7 +94,7 @@ def with_numbers(spec: Spec) -> Spec:
 def write_tiny_tokenizer(checkpoint: Path, directory: Path, **options: Any) -> None:
     from tokenizers import Tokenizer, models
 
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     vocabulary = {f"t{index}": index for index in range(60)}
     Tokenizer(models.WordLevel(vocabulary, unk_token="t0")).save(str(directory / "tokenizer.json"))
     write_special_tokens(SpecialTokens(bos_id=1, eos_ids=[2], pad_id=0), directory)
@@ -110,7 +112,7 @@ def verify_nothing(order: Order, *, layout: Mapping[str, str], describe: Describ
 
 @dataclass(frozen=True)
 class StoppingRecipe:
-    """A recipe that stops in the middle of a stage; `publish` has no stage of its own."""
+    """A recipe that stops in a stage when all its work is done, or while it is put together."""
 
     stage: str
     inner: TensorRtRecipe
@@ -118,14 +120,13 @@ class StoppingRecipe:
     def plan(self, order: Order) -> BuildPlan:
         plan = self.inner.plan(order)
         stages = tuple(
-            replace(stage, run=self._stopping(stage)) if stage.name == self.stage else stage
-            for stage in plan.stages
+            stopping(stage) if stage.name == self.stage else stage for stage in plan.stages
         )
         describe = plan.describe
 
         def describe_and_stop(done: Mapping[str, Path]) -> Any:
-            if self.stage == "publish" and "verify" in done:
-                stop("publish")
+            if self.stage == "assemble" and "verify" in done:
+                stop("assemble")
             return describe(done)
 
         return replace(plan, stages=stages, describe=describe_and_stop)
@@ -133,12 +134,15 @@ class StoppingRecipe:
     def sections(self, order: Order) -> list[Any]:
         return self.inner.sections(order)
 
-    def _stopping(self, stage: Stage) -> Any:
-        def run(out: Path, context: StageContext) -> None:
-            (out / "half").write_text("of the work")
-            stop(stage.name)
 
-        return run
+def stopping(stage: Stage) -> Stage:
+    """The stage, which never ends."""
+
+    def run(out: Path, context: StageContext) -> None:
+        stage.run(out, context)
+        stop(stage.name)
+
+    return replace(stage, run=run)
 
 
 def stop(stage: str) -> None:
@@ -161,11 +165,9 @@ def build_tiny_engine(home: Path, checkpoint: Path, variant: str, **changes: Any
 
 def _main(home: Path, checkpoint: Path, variant: str, stage: str) -> None:
     if stage == "fetch":
-
-        def stopping_fetch(*source: Any) -> Stage:
-            return replace(fetch_stage(*source), run=lambda out, context: stop("fetch"))
-
-        vars(pipeline)["fetch_stage"] = stopping_fetch
+        vars(pipeline)["fetch_stage"] = lambda *source: stopping(fetch_stage(*source))
+    if stage == "publish":  # the version has its place, and nothing chooses it yet
+        vars(artefact)["make_current"] = lambda *version: stop("publish")
     recipes = {"tensorrt_llm": StoppingRecipe(stage, recipe())}
     build(tiny_spec(checkpoint), variant, home, recipes=recipes, machine=ROOMY)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,6 +154,26 @@ OPTIONS_REFUSED = [
         choose(speculative=Speculative(mode="medusa", draft_model="d", choices=[[0, 0, 0]],
                                        num_heads=2)),
         "guesses 3 tokens ahead, with num_heads 2",
+    ),
+    (
+        LLAMA,
+        choose(speculative=Speculative(mode="draft_target", draft_model="/models/small")),
+        "build the small model first",
+    ),
+    (
+        LLAMA,
+        choose(kv_cache="int8", speculative=Speculative(mode="draft_target", draft_model="small")),
+        "kv_cache int8 cannot: set kv_cache to auto",
+    ),
+    (
+        replace(LLAMA, sliding_window=1024),
+        choose(speculative=Speculative(mode="draft_target", draft_model="small")),
+        "with sliding windows cannot: choose lookahead",
+    ),
+    (
+        LLAMA,
+        choose(max_seq_len=64, speculative=Speculative(mode="lookahead")),
+        "guesses 83 tokens at once, and max_seq_len is 64",
     ),
 ]  # fmt: skip
 

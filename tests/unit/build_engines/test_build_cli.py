@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner, Result
 
-from build_engines import cli, pipeline
+from build_engines import cli, pipeline, plan
+from build_engines import spec as spec_module
 from build_engines.artefacts.artefact import artefact_dir, find_artefact
-from build_engines.spec import read_spec, spec_names
+from build_engines.ordering import is_gguf, order_for
+from build_engines.spec import load_spec, read_spec, spec_names
 from tests.unit.build_engines.build_fakes import CONFIG, FakeRecipe, build_tiny, write_checkpoint
 
 MODEL = "smollm2-135m-instruct"
@@ -114,6 +118,29 @@ def test_another_checkpoint_of_the_same_name_is_built_the_same_one_is_not(
     assert len(recipe.runs) == 6
 
 
+@pytest.mark.parametrize("is_shipped", [True, False])
+def test_a_changed_spec_is_built_anew_and_an_unchanged_one_is_not(
+    tmp_path: Path, recipe: FakeRecipe, monkeypatch: pytest.MonkeyPatch, is_shipped: bool
+) -> None:
+    monkeypatch.setattr(spec_module, "SPECS_DIR", tmp_path)
+    checkpoint = write_checkpoint(tmp_path / "model")
+    spec = tmp_path / "mine.toml"
+    which = ("mine",) if is_shipped else ("--spec", spec)
+    source = f'[source]\npath = "{checkpoint}"\n'
+    versions = []
+    for text in (source, source, f'tool_parser = "hermes"\n{source}'):
+        spec.write_text('name = "mine"\n' + text)
+        result = run(*which, "-v", "q8_0", "--home", tmp_path / "home")
+        assert result.exit_code == 0, result.stderr
+        versions.append(Path(result.stdout.strip()).name)
+        planned = run(*which, "-v", "q8_0", "--home", tmp_path / "home", "--plan").stdout
+        assert "is published: nothing is to be done" in planned
+    assert versions == ["1", "1", "2"]
+    artefact = find_artefact(tmp_path / "home", "mine", "q8_0")
+    assert artefact is not None
+    assert artefact.manifest.tool_parser == "hermes"
+
+
 def test_a_spec_of_ones_own_is_built(tmp_path: Path, recipe: FakeRecipe) -> None:
     checkpoint = write_checkpoint(tmp_path / "model")
     spec = tmp_path / "anything.toml"
@@ -152,7 +179,10 @@ def test_the_plan_shows_what_is_done_what_is_needed_and_what_runs(
     assert [line.split()[:3] for line in lines if " to do " in line] == [
         [name, "to", "do"] for name in ("fetch", "tokenizer", "convert", "verify")
     ]
-    assert lines[lines.index("Commands") + 2] == "make-convert --of q8_0"
+    assert (
+        lines[1] == f"from {checkpoint}; context of 64 tokens; chat template the checkpoint's own"
+    )
+    assert lines[lines.index("# convert") + 1] == "make-convert --of q8_0"
     assert lines[lines.index("Fit") + 2].split() == ["none", "0"]
 
     run(*arguments)
@@ -167,7 +197,44 @@ def test_a_plan_for_another_machine_says_what_this_one_lacks(
     checkpoint = write_checkpoint(tmp_path / "model")
     planned = run("--checkpoint", checkpoint, "-v", "q8_0", "--plan", "--home", tmp_path)
     assert planned.exit_code == 0
-    assert "Not on this machine: the build needs 1000000000 MB of memory" in planned.stdout
+    lines = planned.stdout.splitlines()
+    lack = lines[lines.index("Not on this machine, so far") + 1]
+    assert lack.startswith("  the build needs 1000000.0 GB of memory")
+
+
+def test_a_long_command_is_a_shells_over_several_lines() -> None:
+    words = ["tool", *(f"--option-{i}=a b" for i in range(20)), "--last", "it's", "end"]
+    lines = list(plan._wrapped(shlex.join(words)))
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 110
+    assert lines[-1].endswith(shlex.join(["--last", "it's", "end"]))
+    printed = "\n".join(lines)
+    shown = subprocess.run(
+        ["sh", "-c", printed.replace("tool", "printf '%s\\n' tool", 1)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.splitlines() == words
+
+
+@pytest.mark.parametrize("model", spec_names())
+def test_every_variant_that_a_spec_lists_has_a_plan_with_aligned_sizes(
+    tmp_path: Path, model: str
+) -> None:
+    spec = load_spec(model)
+    assert spec.source is not None
+    for variant in spec.variants:
+        order = order_for(spec, variant, tmp_path)
+        needs_file = order.variant.recipe in ("llama_cpp", "cpu") and not is_gguf(spec.source)
+        if needs_file:  # the user's own: --checkpoint FILE.gguf
+            assert variant != spec.default_variant
+            continue
+        lines = list(plan.plan_lines(order))
+        start, end = lines.index("Stages") + 1, next(i for i, x in enumerate(lines) if "free" in x)
+        column = lines[start].index("disk") + len("disk")
+        assert all(line[column - 1] != " " for line in lines[start : end + 1]), lines
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_that_cannot_be_built_is_refused_as_the_build_would_be(tmp_path: Path) -> None:

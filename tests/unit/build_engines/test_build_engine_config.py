@@ -67,6 +67,14 @@ def test_the_current_form(tmp_path: Path) -> None:
     )
 
 
+def test_room_for_a_steps_guesses_is_no_requests(tmp_path: Path) -> None:
+    found = read_engine_config(write_engine(tmp_path / "e", CONFIG, 4))
+    whole, guessing = found.limits(0), found.limits(found.max_draft_len)
+    assert (whole.max_seq_len, whole.max_input_len) == (found.max_seq_len, found.max_input_len)
+    assert guessing.max_seq_len == found.max_seq_len - 83
+    assert guessing.max_input_len == min(found.max_input_len, guessing.max_seq_len - 1)
+
+
 def test_the_form_of_old_engines(tmp_path: Path) -> None:
     old = {
         "builder_config": {

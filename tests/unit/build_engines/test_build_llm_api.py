@@ -185,11 +185,13 @@ def test_parallelism_draft_and_adapters_are_options(tmp_path: Path, checkpoint: 
         tp_size=2,
         pp_size=2,
         speculative=Speculative(mode="eagle", draft_model=str(draft), max_draft_len=4),
+        sampler_type="TorchSampler",
     )
     lora = Lora(max_rank=8, target_modules=("q_proj", "attn_v"), adapters={})
     artefact = make(tmp_path / "home", checkpoint, "big", options, lora=lora)
     said = options_of(artefact)
     assert (said["tensor_parallel_size"], said["pipeline_parallel_size"]) == (2, 2)
+    assert said["sampler_type"] == "TorchSampler"
     assert said["speculative_config"] == {
         "decoding_type": "Eagle",
         "max_draft_len": 4,
@@ -225,6 +227,21 @@ def test_parallelism_draft_and_adapters_are_options(tmp_path: Path, checkpoint: 
             VariantOptions(quantization="bf16", speculative=Speculative(mode="eagle")),
             "speculative.draft_model is not given",
         ),
+        (
+            VariantOptions(
+                quantization="bf16",
+                speculative=Speculative(mode="eagle", draft_model="d", choices=[[0]]),
+            ),
+            "leave speculative.choices out",
+        ),
+        (
+            VariantOptions(
+                quantization="bf16",
+                speculative=Speculative(mode="eagle", draft_model="d"),
+                sampler_type="TRTLLMSampler",
+            ),
+            "TRTLLMSampler cannot do speculative decoding: leave sampler_type out",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_would_work(
@@ -233,6 +250,7 @@ def test_what_cannot_be_is_refused_with_what_would_work(
     wanted = VariantOptions(
         kind="llm_api",
         quantization=options.quantization,
+        sampler_type=options.sampler_type,
         kv_cache=options.kv_cache,
         max_seq_len=options.max_seq_len,
         limits=options.limits,

@@ -200,7 +200,7 @@ def test_the_memory_table_says_the_figures() -> None:
     table = memory_section(LLAMA_2, load(), Parallel())
     rows = {row[0]: row[1] for row in table.rows}
     assert rows["parameters"] == "6 738 415 616"
-    assert rows["weights"] == "13.48 GB"
+    assert rows["weights on a GPU"] == "13.48 GB"
     assert rows["KV cache of a token"] == "512.0 KiB"
 
 

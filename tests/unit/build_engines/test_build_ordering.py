@@ -9,6 +9,7 @@ from build_engines.errors import SourceError, SpecError
 from build_engines.ordering import Request, name_of, order_for, order_of, parse_checkpoint
 from build_engines.recipe import Order
 from build_engines.spec import HubSource, PathSource, Source, Spec
+from build_engines.tokenizers import templates
 from build_engines.variants import VariantOptions
 from tests.unit.build_engines.build_fakes import tiny_spec, write_checkpoint
 
@@ -98,7 +99,41 @@ def test_the_key_is_of_what_was_asked_for(tmp_path: Path) -> None:
     assert order.key != ordered(tmp_path, checkpoint=str(checkpoint), variant="f16").key
     (checkpoint / "config.json").write_text("{ }")
     assert order.key != ordered(tmp_path, checkpoint=str(checkpoint), variant="q8_0").key
-    assert ordered(tmp_path, model="smollm2-135m-instruct").key is None
+
+
+def key_of(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\n' + text)
+    return ordered(tmp_path, spec_file=path, variant="fp16").key
+
+
+def test_the_key_is_of_the_spec_as_far_as_the_variant_is_built_from_it(tmp_path: Path) -> None:
+    source = '[source]\nhf = "o/n"\n'
+    key = key_of(tmp_path, source)
+    other_variant = "[variants.fp16]\n[variants.bf16]\ntp_size = 2\n"
+    assert key_of(tmp_path, source + other_variant) == key
+    for changed in (
+        source.replace("o/n", "o/m"),
+        f"max_seq_len = 64\n{source}",
+        f'tool_parser = "hermes"\n{source}',
+        f"{source}[tokens]\neos_ids = [2]\n",
+        f"{source}[tokens]\npad_id = 0\n",
+        f"{source}[limits]\nmax_batch_size = 2\n",
+        f"{source}[variants.fp16]\ntp_size = 2\n",
+    ):
+        assert key_of(tmp_path, changed) != key, changed
+
+
+def test_the_key_is_of_the_chat_templates_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.jinja").write_text("first")
+    monkeypatch.setattr(templates, "TEMPLATES_DIR", tmp_path)
+    text = 'chat_template = "mine"\n[source]\nhf = "o/n"\n'
+    key = key_of(tmp_path, text)
+    assert key_of(tmp_path, text) == key
+    (tmp_path / "mine.jinja").write_text("second")
+    assert key_of(tmp_path, text) != key
 
 
 def test_a_variant_inherits_what_the_spec_says_and_overrides_it(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_a_builder_that_waits_says_so(tmp_path: Path) -> None:
 def test_a_disk_that_is_too_small_is_told_before_anything_is_built(tmp_path: Path) -> None:
     recipe = FakeRecipe(needed_bytes=1_000_000_000)
     machine = Machine(free_bytes=lambda _: 2_000_000_000)
-    with pytest.raises(DiskSpaceError, match=r"needs 3000 MB.* 2000 MB are free: make room"):
+    with pytest.raises(DiskSpaceError, match=r"needs 3.0 GB.* 2.0 GB are free: make room"):
         build_tiny(tmp_path, recipe, machine=machine)
     assert recipe.runs == []
     assert list_artefacts(tmp_path) == []
@@ -184,7 +184,7 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_built(tmp_path: Pat
 def test_memory_that_is_too_small_is_told_before_anything_is_built(tmp_path: Path) -> None:
     recipe = FakeRecipe(needed_memory_bytes=3_000_000_000)
     machine = Machine(available_memory_bytes=lambda: 2_000_000_000)
-    with pytest.raises(MemoryShortError, match=r"needs 3000 MB of memory, 2000 MB are free"):
+    with pytest.raises(MemoryShortError, match=r"needs 3.0 GB of memory, 2.0 GB are free"):
         build_tiny(tmp_path, recipe, machine=machine)
     assert recipe.runs == []
 

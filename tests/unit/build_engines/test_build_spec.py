@@ -1,11 +1,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from build_engines.errors import SpecError
-from build_engines.spec import PathSource, buildable_variants, load_spec, read_spec, spec_names
+from build_engines.spec import (
+    PathSource,
+    ReasoningParser,
+    ToolParser,
+    buildable_variants,
+    load_spec,
+    read_spec,
+    spec_names,
+)
+from frontend.text.reasoning import REASONING_PARSERS
+from frontend.text.tool_parsers.registry import TOOL_PARSERS
 
 GOOD = (
     Path(load_spec.__code__.co_filename).parent / "specs/smollm2-135m-instruct.toml"
@@ -107,3 +118,66 @@ def test_bytes_that_are_no_text_are_not_toml(tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SpecError, match="not TOML"):
         read_spec(path)
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'name = "mine"\n{text}')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '[variants.gguf]\ntp_size = 2\nkv_cache = "fp8"\n',
+            "variants.gguf is of kind llama_cpp, which has no kv_cache, tp_size",
+        ),
+        ("[variants.q8_0.limits]\nmax_batch_size = 2\n", "is of kind cpu, which has no limits"),
+        (
+            '[variants.x]\nkind = "llama_cpp"\nquantization = "q4_0"\n',
+            "kind llama_cpp, which serves a GGUF file as it is: leave quantization q4_0 out",
+        ),
+        (
+            '[variants.x]\nkind = "tensorrt_llm"\nquantization = "fp16"\n'
+            'sampler_type = "TRTLLMSampler"\n',
+            "kind tensorrt_llm, which has no sampler_type: leave out .* or choose kind llm_api",
+        ),
+        (
+            '[speculative]\nmode = "lookahead"\nnum_heads = 2\n[variants.fp16]\n',
+            "speculative.num_heads is not of mode lookahead, which has max_draft_len, window_size",
+        ),
+        ('tool_parser = "magic"\n', "Invalid enum value 'magic' - at `tool_parser`"),
+        ("[tokens]\neos_ids = [-1]\n", r"Expected `int` >= 0 - at `tokens.eos_ids\[0\]`"),
+        (
+            'kind = "embedding"\nchat_template = "qwen"\n'
+            "[verify]\ntexts = []\nvalues = []\ncosines = []\n[limits]\nmax_batch_size = 2\n",
+            "an embedding model has no chat_template, limits: leave it out",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        read_spec(written(tmp_path, text))
+
+
+def test_a_specs_own_tables_are_for_its_variants_on_gpus(tmp_path: Path) -> None:
+    spec = read_spec(
+        written(
+            tmp_path,
+            '[limits]\nmax_batch_size = 2\n[lora]\nmax_rank = 8\n[speculative]\nmode = "eagle"\n'
+            "[variants.gguf]\n[variants.fp16]\n",
+        )
+    )
+    on_cpu, on_gpu = spec.variant("gguf"), spec.variant("fp16")
+    assert (on_cpu.limits.max_batch_size, on_cpu.lora, on_cpu.speculative) == (None, None, None)
+    assert on_gpu.limits.max_batch_size == 2
+    assert on_gpu.lora is not None
+    assert on_gpu.speculative is not None
+
+
+def test_the_parsers_are_those_of_the_frontend() -> None:
+    assert set(get_args(ToolParser)) == set(TOOL_PARSERS)
+    assert set(get_args(ReasoningParser)) == set(REASONING_PARSERS)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from build_engines.artefacts.artefact import FileEntry
-from build_engines.errors import BuildError, ConversionError, ToolError
+from build_engines.errors import BuildError, ConversionError
 from build_engines.progress import silent
-from build_engines.stages import Stage, StageContext, StageStore, failures_in_log, stage_files
+from build_engines.stages import (
+    Stage,
+    StageContext,
+    StageStore,
+    code_hash,
+    failures_in_log,
+    stage_files,
+)
 
 Run = Callable[[Path, StageContext], None]
 
@@ -152,26 +158,23 @@ def test_small_stages_stay_for_the_next_build_and_links_count_nothing(
     assert (kept.exists(), gone.exists(), large.exists()) == (True, False, True)
 
 
-def test_a_tools_output_is_in_the_log_and_its_failure_names_it(store: StageStore) -> None:
-    def run(out: Path, context: StageContext) -> None:
-        context.run_tool(["sh", "-c", "echo working; echo $WORD >&2; exit 3"], env=environment)
-
-    environment = {**os.environ, "WORD": "badly"}
-    with pytest.raises(ToolError, match=r"sh failed \(exit 3\): see what it says in .*build\.log"):
-        store.run(stage(run=run), silent)
-    assert store.log.read_text().splitlines()[1:] == ["working", "badly"]
-
-
-def test_a_tool_that_is_not_there_is_named(store: StageStore) -> None:
-    with pytest.raises(ToolError, match="cannot run no-such-tool: No such file"):
-        store.run(stage(run=lambda out, context: context.run_tool(["no-such-tool"])), silent)
-
-
 def test_progress_is_that_of_the_stage(store: StageStore) -> None:
     steps: list[tuple[str, int, int]] = []
     reporting = stage(run=lambda out, context: context.report(3, 7))
     store.run(reporting, lambda name, done, total: steps.append((name, done, total)))
     assert steps == [("make", 0, 0), ("make", 3, 7), ("make", 1, 1)]
+
+
+def test_the_hash_of_code_is_of_every_module_in_the_folder(tmp_path: Path) -> None:
+    hashes = []
+    for name, text in (("a", "1"), ("b", "1"), ("b", "2")):
+        folder = tmp_path / f"{name}{text}"
+        folder.mkdir()
+        (folder / "a.py").write_text("first")
+        (folder / f"{name}.py").write_text(text)
+        hashes.append(code_hash(folder))
+        assert code_hash(folder) == hashes[-1]
+    assert len(set(hashes)) == 3
 
 
 def test_what_nobody_expected_is_one_line_and_the_log_has_the_rest(tmp_path: Path) -> None:

@@ -174,6 +174,10 @@ def test_calibration_without_texts_is_refused_before_anything_runs(
     with pytest.raises(ChoiceError, match="INFLIGHT_CALIBRATION_DATA"):
         build_tiny_engine(tmp_path / "home", checkpoint, "int4_awq")
     assert not calls.exists()
+    spec = with_numbers(tiny_spec(checkpoint))
+    shown = "\n".join(plan_lines(order_for(spec, "int4_awq", tmp_path / "b")))
+    assert "in INFLIGHT_CALIBRATION_DATA" in shown
+    assert "--calib_dataset CALIBRATION_DATA" in shown
 
 
 @pytest.mark.usefixtures("tools")
@@ -266,6 +270,15 @@ def run_and_kill(arguments: list[str], stage: str, tool: str | None, calls: Path
         time.sleep(0.01)
 
 
+def in_flight(home: Path) -> str:
+    """The one stage or step that has begun and has not ended."""
+    begun = {path.name.partition("-")[0] for path in home.glob("builds/tiny/*/*.partial")}
+    begun |= {"assemble" for _ in home.glob("models/tiny/.*.building")}
+    begun |= {"publish" for _ in home.glob("models/tiny/*/[0-9]*")}
+    (found,) = begun
+    return found
+
+
 def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
     tmp_path: Path, tools: FakeTools, checkpoint: Path, calls: Path
 ) -> None:
@@ -279,13 +292,16 @@ def test_killed_in_every_stage_it_resumes_to_the_same_artefact(
         ("convert", "convert_checkpoint.py"),
         ("build", "trtllm-build"),
         ("verify", None),
+        ("assemble", None),
         ("publish", None),
     ):
         run_and_kill(arguments, stage, tool, calls)
+        assert in_flight(home) == stage
         assert find_artefact(home, "tiny", "two_gpus") is None
     built = build_tiny_engine(home, checkpoint, "two_gpus")
     assert built.content_hash == untouched.content_hash
     assert built.manifest.files == untouched.manifest.files
+    assert built.manifest.version == 1  # that which nothing chose yet
     # each tool once in vain, and once to the end
     started = [name for name in names_of(calls) if "middle" not in name]
     assert started == ["convert_checkpoint.py"] * 2 + ["trtllm-build"] * 2
@@ -299,7 +315,7 @@ def test_a_plan_shows_memory_fit_and_how_several_gpus_serve_it(
     order = order_for(spec, "two_gpus", tmp_path / "home")
     text = "\n".join(plan_lines(order, recipes={"tensorrt_llm": recipe()}))
     assert re.search(r"GPUs +2 \(tp 2, pp 1\)", text)
-    assert "trtllm-build --checkpoint_dir" in text
+    assert re.search(r" trtllm-build( \\\n )? --checkpoint_dir ", text)
     assert re.search(r"KV cache of a token +2\.0 KiB", text)  # 2 layers, 2 of 4 heads of 128
     assert re.search(r"any +8 +no +4 heads", text)
     assert re.search(r"leader +mpirun .*-n 1 .*tritonserver .* : -n 1 ", text)
@@ -330,4 +346,6 @@ def test_the_six_models_are_planned_before_anything_is_fetched(
         assert all(IMAGE in command for stage in plan.stages for command in stage.commands)
         assert makes.required_bytes > 1e9
         titles = [section.title for section in planner.sections(order)]
-        assert titles == ["Engine", "Memory of a GPU", "What fits", "The build takes"]
+        assert titles[:2] == ["Engine", "Memory of a GPU"]
+        assert titles[2].startswith(f"What fits: {order.variant.quantization}, KV cache ")
+        assert all(stage.takes for stage in plan.stages[1:3])

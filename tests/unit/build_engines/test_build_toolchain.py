@@ -188,11 +188,15 @@ def test_an_interrupt_ends_the_tool_and_what_it_started(tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # A shell lets what it runs in the background ignore it
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        run_logged(
-            (sys.executable, "-c", child, str(pid_file)), cwd=tmp_path, env={}, log=tmp_path / "l"
-        )
+    command = (sys.executable, "-c", child, str(pid_file))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_logged(command, cwd=tmp_path, env={}, log=tmp_path / "l")
+    finally:
+        signal.signal(signal.SIGINT, before)
     grandchild = int(pid_file.read_text())
     deadline = time.monotonic() + 10
     while subprocess.run(["kill", "-0", str(grandchild)], capture_output=True).returncode == 0:

@@ -83,6 +83,7 @@ def test_the_quantization_has_the_name_that_llama_cpp_gives_it(
 
 
 def test_a_hugging_face_folder_is_refused_with_what_would_work(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
     spec = Spec(name="tiny", source=PathSource(path=str(tmp_path)))
     with pytest.raises(ChoiceError, match=r"FILE\.gguf, or build the variant openvino"):
         GgufRecipe().plan(order_for(spec, "gguf", tmp_path))

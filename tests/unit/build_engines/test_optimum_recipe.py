@@ -14,8 +14,9 @@ import pytest
 from build_engines.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from build_engines.cpu.optimum_recipe import PYTHON_VARIABLE, REQUIREMENTS, OptimumRecipe
 from build_engines.errors import BuildError, ChoiceError, ToolError
+from build_engines.ordering import order_for
 from build_engines.recipe import Order
-from build_engines.spec import PathSource
+from build_engines.spec import PathSource, load_spec
 from build_engines.stages import StageContext
 from tests.unit.build_engines.build_fakes import CONFIG, tiny_spec
 
@@ -91,6 +92,12 @@ def test_what_needs_its_own_code_or_loses_something_is_refused_with_what_works(
     wanted = order(tmp_path, architectures=[architecture], model_type=model_type)
     message = rf"{model_type} models cannot be exported .*--variant gguf"
     with pytest.raises(ChoiceError, match=message):
+        OptimumRecipe().plan(wanted)
+
+
+def test_it_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    wanted = order_for(load_spec("gemma-2-9b-it"), "openvino", tmp_path)
+    with pytest.raises(ChoiceError, match="gemma2 models cannot be exported"):
         OptimumRecipe().plan(wanted)
 
 

@@ -181,6 +181,17 @@ async def test_an_engine_that_tells_nothing_of_prompts_is_asked_token_by_token()
     assert outcome.result.difference == pytest.approx(1 / 6)  # one place of six
 
 
+async def test_an_engine_that_tells_no_log_probs_is_held_to_the_tokens_of_its_reference() -> None:
+    """A TensorRT engine that takes a draft model's guesses: nobody is held to it in turn."""
+    silent = FakeModel(scores_prompts=False, tells_log_probs=False)
+    assert (await ask(silent)).record.texts == []
+    plain = (await ask(FakeModel(scores_prompts=False))).record
+    assert (await ask(silent, record=plain)).result.difference == 0
+    silent.row = one_token_row(3)
+    with pytest.raises(VerificationError, match="differ from tiny/q8_0"):
+        await ask(silent, record=Record("tiny/q8_0", texts=plain.texts), question=None)
+
+
 @pytest.mark.parametrize("scores_prompts", [True, False])
 async def test_what_it_costs_is_bounded(scores_prompts: bool) -> None:
     """Counted, so that no machine's speed matters: the default model is built on laptops."""

@@ -14,7 +14,7 @@ from build_engines.artefacts.artefact import Artefact, VerificationResult
 from build_engines.verify.record import Record
 from build_engines.verify.verified import Verified
 from frontend.triton.client import TritonClient
-from frontend.triton.tensors import RETURN_PROMPT_LOG_PROBS
+from frontend.triton.tensors import RETURN_LOG_PROBS, RETURN_PROMPT_LOG_PROBS
 from frontend.types import FinishReason, GenerationRequest, LoadedModel, ModelLimits, TokenChunk
 
 VOCAB_SIZE = 32
@@ -48,6 +48,7 @@ class FakeModel:
 
     row: Callable[[Sequence[int]], Row] = exact_row
     scores_prompts: bool = True
+    tells_log_probs: bool = True
     num_requests: int = 0
     num_generated: int = 0
     num_read: int = 0
@@ -59,6 +60,7 @@ class FakeModel:
 
     def loaded(self) -> LoadedModel:
         inputs = {"input_ids", *([RETURN_PROMPT_LOG_PROBS.name] if self.scores_prompts else [])}
+        inputs |= {RETURN_LOG_PROBS.name} if self.tells_log_probs else set()
         return LoadedModel(
             name="fake",
             variant="q8_0",
@@ -74,6 +76,7 @@ class FakeModel:
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[TokenChunk, None]:
         assert request.sampling.temperature == 0
         assert request.end_id is None
+        assert self.tells_log_probs or request.sampling.num_log_probs is None
         assert self.scores_prompts or not request.returns_prompt_log_probs
         self.num_requests += 1
         self.num_read += len(request.prompt_token_ids)
@@ -104,7 +107,11 @@ class FakeModel:
             is_batch = self.batch_row is not None and self.running > 1
             row = (self.batch_row if is_batch and self.batch_row else self.row)(token_ids)
             token_ids.append(row.index(max(row)))
-            chunks.append(TokenChunk(token_ids=token_ids[-1:], log_probs=[max(row)]))
+            chunks.append(
+                TokenChunk(
+                    token_ids=token_ids[-1:], log_probs=[max(row)] if self.tells_log_probs else None
+                )
+            )
         self.num_generated += len(chunks)
         return chunks
 

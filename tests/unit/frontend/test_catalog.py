@@ -205,11 +205,22 @@ async def test_a_variant_that_can_be_built_is_built_in_a_process_of_its_own(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "buildable_variants", lambda name: ("q4_0",))
-    monkeypatch.setattr(sys, "executable", str(_builder(home, "exit 0")))
-    publish_model(home, "tiny", "q4_0")
+    made = publish_model(home / "workshop", "tiny", "q4_0").path.parent
+    script = f"mkdir -p {home}/models/tiny && mv {made} {home}/models/tiny/"
+    monkeypatch.setattr(sys, "executable", str(_builder(home, script)))
     assert await Loader(home).load("tiny", "q4_0") == "q4_0"
     asked = (home / "asked").read_text().split()
     assert asked == ["-m", "build_engines", "tiny", "--variant", "q4_0", "--home", str(home)]
+
+
+async def test_what_is_published_is_loaded_whatever_it_was_built_from(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "buildable_variants", lambda name: ("gguf", "q8_0"))
+    monkeypatch.setattr(sys, "executable", str(_builder(home, "exit 1")))
+    publish_model(home, "tiny", "gguf", kind="llama_cpp", quantization="f32")
+    assert await Loader(home).load("tiny", "gguf") == "gguf"
+    assert not (home / "asked").exists()
 
 
 async def test_a_file_of_the_quantization_is_loaded_and_nothing_is_built(

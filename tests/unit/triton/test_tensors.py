@@ -284,6 +284,7 @@ def test_shapes_are_those_of_the_contract() -> None:
         cache_salt=1,
         priority=1,
         adapter=ADAPTER,
+        draft_token_ids=(4, 5),
     )
     weights = AdapterWeights(shape=(2, 3), weights=bytes(12), config=bytes(24))
     inputs = encoded(request, weights=weights)[0]

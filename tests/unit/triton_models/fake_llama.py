@@ -33,6 +33,7 @@ class FakeLlama:
         self.num_slots = num_slots
         self.can_share = can_share
         self.fail_on: int | None = None  # a token that no step survives
+        self.fails_to_truncate = False
         self.lost_window_of: int | None = None
         self.is_closed = False
         self.cells: list[Cell] = []
@@ -65,6 +66,7 @@ class FakeLlama:
 
     def truncate(self, slot: int, num_tokens: int) -> None:
         """See Model."""
+        assert not self.fails_to_truncate, "a slot is stuck"
         assert self.can_share or not num_tokens
         for cell in self.cells:
             if cell.position >= num_tokens:

@@ -231,6 +231,24 @@ def test_a_failed_step_is_the_error_of_its_requests_only(
     assert "step failed" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_a_thread_that_has_died(
+    model: FakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        """What a library in Rust raises, and `except Exception` does not catch."""
+
+    def panic(*_: object) -> NDArray[np.float32]:
+        raise Panic
+
+    monkeypatch.setattr(model, "forward", panic)
+    batcher = make_batcher(model)
+    assert submit(batcher, [1, 2]).wait().last.error == str(EngineClosedError())
+    with pytest.raises(EngineClosedError):
+        submit(batcher, [1, 2])
+    batcher.close()
+
+
 class BrokenGuide:
     """Fails on its second token."""
 

@@ -83,6 +83,7 @@ UPSTREAM_PARAMETERS = [
 ]
 
 FRONTEND_PARAMETERS = ("max_seq_len", "max_input_len", "vocab_size", "variant", "artefact_dir")
+DRAFTING_PARAMETERS = ("draft_model", "max_draft_len")  # for the frontend, too
 
 
 def parse(kind: str) -> model_config_pb2.ModelConfig:
@@ -140,7 +141,11 @@ def test_models_stream_with_a_batch_axis_on_the_wire(kind: str) -> None:
 
 
 def test_tensorrt_llm_has_every_upstream_parameter() -> None:
-    assert set(parse("tensorrt_llm").parameters) == {*UPSTREAM_PARAMETERS, *FRONTEND_PARAMETERS}
+    assert set(parse("tensorrt_llm").parameters) == {
+        *UPSTREAM_PARAMETERS,
+        *FRONTEND_PARAMETERS,
+        *DRAFTING_PARAMETERS,
+    }
 
 
 @pytest.mark.parametrize("kind", ["cpu", "llama_cpp"])

@@ -178,6 +178,17 @@ def test_a_failed_step_leaves_nothing_that_was_not_computed(
     assert "step failed" in caplog.text
 
 
+def test_memory_that_fails_is_the_error_of_its_requests_and_the_next_are_served(
+    model: FakeLlama, batcher: Batcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.fails_to_truncate = True
+    failed = [submit(batcher, [number, 1], 4) for number in range(3)]
+    assert [one.wait().last.error for one in failed] == ["Engine error: a slot is stuck"] * 3
+    model.fails_to_truncate = False
+    assert submit(batcher, [1, 2], 3).wait().token_ids() == greedy_continuation([1, 2], 3)
+    assert "step failed" in caplog.text
+
+
 def test_a_thousand_mixed_requests_with_cancels_leave_nothing_behind() -> None:
     """Scarce cells, so that preemption, eviction, cancels and forks meet."""
     rng = np.random.default_rng(3)

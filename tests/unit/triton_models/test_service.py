@@ -178,6 +178,7 @@ def test_a_broken_channel_ends_its_own_request_only(
     rig.service.handle("", tensors(streaming=True, request_output_len=60), broken)
     for _ in range(4):
         assert rig.start().wait().token_ids() == greedy_continuation([1, 2, 3], 16)
+    assert broken.wait().error == "Engine error: the answer could not be sent"
     assert "send failed" in caplog.text
 
 

@@ -40,10 +40,11 @@ def make_vocabulary(family: Family) -> Vocabulary:
         return sentence_piece(
             wanted.first,
             wanted.last,
+            last_id=wanted.last_id,
             add_space_prefix=wanted.add_space_prefix,
             strips_right=wanted.strips_right,
         )
-    return byte_level(wanted.pre, wanted.special)
+    return byte_level(wanted.pre, wanted.special, special_id=wanted.special_id)
 
 
 def write_checkpoint(

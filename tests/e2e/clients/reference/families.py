@@ -13,20 +13,22 @@ QUESTION = "Hello world, 你好! What is 12 + 345?"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentencePiece:
-    """Special tokens before and behind the pieces."""
+    """Special tokens before and behind the pieces; `last` from the id `last_id` on."""
 
     first: tuple[str, ...] = ("<unk>", "<s>", "</s>")
     last: tuple[str, ...] = ()
+    last_id: int | None = None  # None: as soon as there is room
     add_space_prefix: bool = True
     strips_right: bool = False  # of the last ones: white space behind them is no text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteLevel:
-    """llama.cpp's name for how text is cut, and special tokens."""
+    """llama.cpp's name for how text is cut, and special tokens, from the id `special_id` on."""
 
     pre: str
     special: tuple[str, ...]
+    special_id: int | None = None  # None: as soon as there is room
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +68,17 @@ _CHATML_PROMPT = (
     f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 )
 _GEMMA_PROMPT = f"<bos><start_of_turn>user\n{QUESTION}<end_of_turn>\n<start_of_turn>model\n"
-_GEMMA = SentencePiece(
-    first=("<pad>", "<eos>", "<bos>", "<unk>"),
-    last=("<start_of_turn>", "<end_of_turn>"),
-    add_space_prefix=False,
+# Ids as the specs have them: of the first two generations, and of the third
+_GEMMA, _GEMMA_3 = (
+    SentencePiece(
+        first=(
+            *("<pad>", "<eos>", "<bos>", "<unk>"),
+            *(f"<unused{number}>" for number in range(num_unused)),
+            *("<start_of_turn>", "<end_of_turn>"),
+        ),
+        add_space_prefix=False,
+    )
+    for num_unused in (102, 101)
 )
 _LLAMA_3 = ByteLevel(
     pre="llama-bpe",
@@ -103,6 +112,7 @@ _MISTRAL_V3 = (
     "{{ '[INST] ' + message['content'] + '[/INST]' }}"
     "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
+_QWEN_1_VOCABULARY = ByteLevel(pre="qwen2", special=(*_CHATML, "<|extra_0|>"), special_id=151_643)
 _QWEN_1 = {**SMALL, "num_key_value_heads": 4, "rms_norm_eps": 1e-6, "rope_theta": 10000.0}
 _GEMMA_1 = {**SMALL, "head_dim": 32, "hidden_activation": "gelu_pytorch_tanh"}
 _GLM = {
@@ -120,7 +130,7 @@ FAMILIES = (
         model_class="Qwen2ForCausalLM",
         config=_QWEN_1,
         gguf="qwen",
-        vocabulary=ByteLevel(pre="qwen2", special=(*_CHATML, "<|extra_0|>")),
+        vocabulary=_QWEN_1_VOCABULARY,
         bos=None,
         eos="<|im_end|>",
         pad="<|endoftext|>",
@@ -133,7 +143,7 @@ FAMILIES = (
         model_class="Qwen2ForCausalLM",
         config={**_QWEN_1, "hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 6},
         gguf="qwen",
-        vocabulary=ByteLevel(pre="qwen2", special=(*_CHATML, "<|extra_0|>")),
+        vocabulary=_QWEN_1_VOCABULARY,
         bos=None,
         eos="<|im_end|>",
         pad="<|endoftext|>",
@@ -193,7 +203,8 @@ FAMILIES = (
                 "<|user|>",
                 "<|assistant|>",
                 "<|observation|>",
-            )
+            ),
+            last_id=64_789,
         ),
         bos=None,
         eos="</s>",
@@ -340,7 +351,7 @@ FAMILIES = (
         pad="<pad>",
         prompt=_GEMMA_PROMPT,
         template="gemma",
-        seed=5,
+        seed=6,
     ),
     Family(
         spec="gemma-3-1b-it",
@@ -357,7 +368,7 @@ FAMILIES = (
             },
         },
         gguf="gemma3",
-        vocabulary=_GEMMA,
+        vocabulary=_GEMMA_3,
         bos="<bos>",
         eos="<end_of_turn>",
         pad="<pad>",

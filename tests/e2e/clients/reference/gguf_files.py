@@ -1,6 +1,6 @@
 """Writes GGUF files of checkpoints as llama.cpp's convert_hf_to_gguf.py does: keys and tensors.
 
-All weights are f32, so that only the architecture is in question.
+Weights are f32, so that only the architecture is in question, or Q4_0.
 """
 
 from __future__ import annotations
@@ -21,23 +21,36 @@ Config = dict[str, Any]
 Tensors = dict[str, Array]  # by name
 
 
-def write_gguf(family: Family, checkpoint: Checkpoint, path: Path, template: str | None) -> None:
+def write_gguf(
+    family: Family,
+    checkpoint: Checkpoint,
+    path: Path,
+    template: str | None,
+    *,
+    is_quantized: bool = False,
+) -> None:
     """Raises KeyError for a tensor that the architecture does not have in GGUF."""
     architecture, add_keys, change = ARCHITECTURES[family.gguf]
     config = checkpoint.config
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_name(family.spec)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    types = gguf.LlamaFileType
+    writer.add_file_type(types.MOSTLY_Q4_0 if is_quantized else types.ALL_F32)
     _add_common_keys(writer, architecture, config)
     add_keys(writer, config)
     _add_vocabulary(writer, family, checkpoint, template)
-    kind = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])
+    model = next(k for k, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(model, config["num_hidden_layers"])
     for name, tensor in change(_read(checkpoint.directory), config):
         renamed = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if renamed is None:
             raise KeyError(f"{architecture} has no place for {name}")
-        writer.add_tensor(renamed, np.ascontiguousarray(tensor, np.float32))
+        values = np.ascontiguousarray(tensor, np.float32)
+        if is_quantized and values.ndim == 2:
+            kind = gguf.GGMLQuantizationType.Q4_0
+            writer.add_tensor(renamed, gguf.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(renamed, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

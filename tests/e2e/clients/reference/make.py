@@ -1,7 +1,8 @@
 """Makes the families' tiny checkpoints and asks transformers; run with this folder's environment.
 
 `make.py OUT TEMPLATES [SPEC...]` writes OUT/SPEC (Hugging Face) and OUT/SPEC.gguf, with the chat
-templates that the family's checkpoints come with, and prints what transformers makes of them.
+templates that the family's checkpoints come with, and prints what transformers makes of them. Of
+one it writes OUT/SPEC.Q4_0.gguf too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import transformers
 from checkpoints import write_checkpoint
 from families import FAMILIES, QUESTION
 from gguf_files import write_gguf
+
+QUANTIZED = "llama-2-7b-chat"
 
 
 def main(out: Path, templates: Path, specs: list[str]) -> None:
@@ -32,6 +35,9 @@ def main(out: Path, templates: Path, specs: list[str]) -> None:
         prompt = family.prompt.format(today=datetime.now().date())
         checkpoint = write_checkpoint(family, out / family.spec, prompt, template)
         write_gguf(family, checkpoint, out / f"{family.spec}.gguf", template)
+        if family.spec == QUANTIZED:
+            quantized = out / f"{family.spec}.Q4_0.gguf"
+            write_gguf(family, checkpoint, quantized, template, is_quantized=True)
         answers[family.spec] = {
             "question": QUESTION,
             "prompt_token_ids": checkpoint.prompt_token_ids,

@@ -60,7 +60,7 @@ _CUTS = {
     "deepseek-v3": [r"\p{N}{1,3}", r"[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK_V3],
 }
 
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6  # token types of GGUF
+NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6  # token types of GGUF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,11 @@ class Vocabulary:
         return self.tokens.index(token)
 
 
-def byte_level(pre: str, special: tuple[str, ...]) -> Vocabulary:
-    """Byte-level BPE; the special tokens stand behind the others, as is usual."""
+def byte_level(pre: str, special: tuple[str, ...], *, special_id: int | None = None) -> Vocabulary:
+    """Byte-level BPE; the special tokens stand behind the others, as is usual.
+
+    With `special_id` tokens that nothing makes fill the room before them.
+    """
     tokenizer = Tokenizer(models.BPE())
     splits = [pre_tokenizers.Split(Regex(cut), "isolated", invert=False) for cut in _CUTS[pre]]
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -93,14 +96,18 @@ def byte_level(pre: str, special: tuple[str, ...]) -> Vocabulary:
     )
     tokenizer.train_from_iterator(TEXT, trainer)
     num_normal = tokenizer.get_vocab_size()
-    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in special])
     merges = _state(tokenizer)["merges"]
+    unused = _unused(num_normal, special_id)
+    if unused:
+        vocabulary = {token: index for index, token in enumerate([*_in_order(tokenizer), *unused])}
+        tokenizer.model = models.BPE(vocab=vocabulary, merges=[tuple(merge) for merge in merges])
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in special])
     return Vocabulary(
         tokenizer=tokenizer,
         model="gpt2",
         pre=pre,
         tokens=_in_order(tokenizer),
-        types=[NORMAL] * num_normal + [CONTROL] * len(special),
+        types=[NORMAL] * num_normal + [UNUSED] * len(unused) + [CONTROL] * len(special),
         merges=[" ".join(merge) for merge in merges],
     )
 
@@ -109,17 +116,25 @@ def sentence_piece(
     first: tuple[str, ...],
     last: tuple[str, ...] = (),
     *,
+    last_id: int | None = None,
     add_space_prefix: bool,
     strips_right: bool = False,
 ) -> Vocabulary:
-    """SentencePiece's BPE with bytes for what it does not know; `first` holds `<unk>`."""
+    """SentencePiece's BPE with bytes for what it does not know; `first` holds `<unk>`.
+
+    With `last_id` tokens that nothing makes fill the room before the `last` ones.
+    """
     pieces = _train_pieces()
     byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
-    tokens = [*first, *byte_tokens, *pieces, *last]
+    used = [*first, *byte_tokens, *pieces]
+    unused = _unused(len(used), last_id)
+    tokens = [*used, *unused, *last]
     ranks = {piece: rank for rank, piece in enumerate(pieces)}
-    scores = [0.0] * (len(first) + 256) + [-float(ranks[p]) for p in pieces] + [0.0] * len(last)
+    scores = [0.0] * (len(first) + 256) + [-float(ranks[p]) for p in pieces]
+    scores += [0.0] * (len(unused) + len(last))
     types = [UNKNOWN if t == "<unk>" else CONTROL for t in first]
-    types += [BYTE] * 256 + [NORMAL] * len(pieces) + [CONTROL] * len(last)
+    types += [BYTE] * 256 + [NORMAL] * len(pieces)
+    types += [UNUSED] * len(unused) + [CONTROL] * len(last)
     model = models.BPE(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=_merges(pieces, ranks),
@@ -149,6 +164,11 @@ def sentence_piece(
         scores=scores,
         add_space_prefix=add_space_prefix,
     )
+
+
+def _unused(num_before: int, first_behind: int | None) -> list[str]:
+    num_missing = 0 if first_behind is None else first_behind - num_before
+    return [f"[UNUSED_{number}]" for number in range(num_missing)]
 
 
 def _train_pieces() -> list[str]:
