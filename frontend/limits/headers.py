@@ -9,6 +9,12 @@ from frontend.errors import QuotaExceeded, RateLimited, RequestOverLimit, Servin
 from frontend.limits.buckets import Unit
 from frontend.limits.gcra import BucketState, Decision, remaining
 
+REFUSALS = {
+    Unit.REQUESTS: "rate_limited.requests",
+    Unit.TOKENS: "rate_limited.tokens",
+    Unit.CONCURRENT: "rate_limited.concurrent",
+}
+
 
 def limit_headers(decision: Decision, now: float) -> dict[str, str]:
     """Of the tightest bucket of requests, and of tokens: the one with the least left.
@@ -22,13 +28,13 @@ def limit_headers(decision: Decision, now: float) -> dict[str, str]:
     if (requests := _tightest(decision, Unit.REQUESTS)) is not None:
         headers["X-RateLimit-Limit"] = str(requests.rule.capacity)
         headers["X-RateLimit-Remaining"] = str(requests.remaining)
-        headers["X-RateLimit-Reset"] = str(ceil(now + requests.reset_s))
+        headers["X-RateLimit-Reset"] = str(_round_up(now + requests.reset_s))
         _add_openai_headers(headers, requests, "requests")
     if (tokens := _tightest(decision, Unit.TOKENS)) is not None:
         _add_openai_headers(headers, tokens, "tokens")
     if decision.refused_by is not None and not decision.never_fits:
-        headers["Retry-After"] = str(ceil(decision.retry_after_s))
-        headers["retry-after-ms"] = str(ceil(decision.retry_after_s * 1000))
+        headers["Retry-After"] = str(_round_up(decision.retry_after_s))
+        headers["retry-after-ms"] = str(_round_up(decision.retry_after_s * 1000))
         if decision.refused_by.is_quota:
             headers["x-should-retry"] = "false"
     return headers
@@ -53,7 +59,7 @@ def _add_openai_headers(headers: dict[str, str], state: BucketState, what: str) 
 
 def duration(seconds: float) -> str:
     """As OpenAI writes it, which is as Go does: 12ms, 1.5s, 6m0s, 1h0m0s. Rounded up."""
-    total_ms = ceil(seconds * 1000)
+    total_ms = _round_up(seconds * 1000)
     if total_ms < 1000:
         return f"{total_ms}ms" if total_ms else "0s"
     minutes, ms = divmod(total_ms, 60_000)
@@ -80,7 +86,12 @@ def refusal(decision: Decision) -> ServingError:
     }
     if rule.is_quota:
         return QuotaExceeded(**values)
-    error = RateLimited(f"rate_limited.{rule.unit}", **values)
+    error = RateLimited(REFUSALS[rule.unit], **values)
     if rule.unit is Unit.TOKENS:
         error.type = "tokens"
     return error
+
+
+def _round_up(value: float) -> int:
+    """To a whole number; what is above one by rounding errors only is that one."""
+    return ceil(value - 1e-6)

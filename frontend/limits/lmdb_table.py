@@ -52,10 +52,17 @@ class LmdbTable:
             metasync=False,
             writemap=True,
         )
-        # Now, when it can be said: a page that shared memory has no room for kills with SIGBUS.
+        try:
+            self._take_room()
+            self._forget_other_boots()
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_room(self) -> None:
+        """Now, when it can be said: a page that shared memory has no room for kills with SIGBUS."""
         with open(self._path, "r+b") as file:
             os.posix_fallocate(file.fileno(), 0, self._map_bytes)
-        self._forget_other_boots()
 
     def _forget_other_boots(self) -> None:
         """The clock began anew with the machine: times of before mean nothing."""

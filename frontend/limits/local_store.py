@@ -21,6 +21,7 @@ from frontend.limits.store import Admission, Reservation
 # most half of all records are empty ones.
 SWEEP_INTERVAL = 32
 MIN_SWEPT = 32
+NUM_SWEPT_OF_FULL = 512
 TIME = b"t"  # keys of records of the two kinds begin with
 PLACES = b"p"
 _time = struct.Struct("<d")
@@ -104,17 +105,21 @@ class LocalStore:
     ) -> Admission:
         try:
             with self._table.begin() as transaction:
-                return self._acquire(transaction, rules, num_tokens, num_requests)
+                admission = self._acquire(transaction, rules, num_tokens, num_requests)
         except self._table.errors as exc:
             raise LimitsUnavailable(reason=str(exc)) from exc
+        if admission is None:  # not raised before: it would undo what was swept
+            raise LimitsUnavailable(reason="the table of limits is full")
+        return admission
 
     def _acquire(
         self, transaction: Transaction, rules: Sequence[Rule], num_tokens: int, num_requests: int
-    ) -> Admission:
+    ) -> Admission | None:
+        """None: there is no room for a bucket that is not in the table."""
         # Read when no other can write: otherwise it may be older than what another wrote.
         now = self._clock()
         self._num_acquires += 1
-        if self._num_acquires % SWEEP_INTERVAL == 0:
+        if self._is_full or self._num_acquires % SWEEP_INTERVAL == 0:
             self._sweep(transaction, now)
         levels = [
             self._num_places(transaction, rule) if rule.is_place else _level(transaction, rule, now)
@@ -125,7 +130,7 @@ class LocalStore:
             return Admission(decision)
         num_new = levels.count(0.0)
         if self._is_full and num_new:
-            raise LimitsUnavailable(reason="the table of limits is full")
+            return None
         self._num_made += num_new
         for rule, level in zip(rules, decision.levels, strict=True):
             if rule.is_place:
@@ -173,7 +178,7 @@ class LocalStore:
 
     def _sweep(self, transaction: Transaction, now: float) -> None:
         """Remove what is empty among some records: the next ones each time, then from the first."""
-        limit = MIN_SWEPT + 2 * self._num_made
+        limit = NUM_SWEPT_OF_FULL if self._is_full else MIN_SWEPT + 2 * self._num_made
         found = self._table.records(transaction, self._sweep_from, limit)
         for key, value in found:
             if key.startswith(TIME) and _time.unpack(value)[0] <= now:

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -28,7 +28,8 @@ PREFIX = b"{inflight}:limits:"
 LEASE_S = 5.0  # a worker whose event loop stands still for longer loses its places
 RENEWALS = 5  # in a lease
 TIMEOUT_S = 0.5
-MAX_CONNECTIONS = 64
+MAX_CONNECTIONS = 32  # of a worker; more decisions at once wait for one
+POOL_TIMEOUT_S = 2.0
 PLACES_AT_ONCE = 500  # renewed by one script: others wait for it
 SCRIPTS = Path(__file__).with_name("scripts")
 
@@ -40,15 +41,17 @@ class RedisStore:
     """
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = TIMEOUT_S) -> None:
-        self._redis = Redis.from_url(
+        connections = BlockingConnectionPool.from_url(
             url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=POOL_TIMEOUT_S,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            max_connections=MAX_CONNECTIONS,
             # Once, for a connection that the server had closed. Where it did run the first time, a
             # request is counted twice rather than not at all.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
+        self._redis = Redis.from_pool(connections)
         self._acquire = self._redis.register_script(_script("acquire"))
         self._settle = self._redis.register_script(_script("settle"))
         self._renew = self._redis.register_script(_script("renew"))

@@ -116,7 +116,7 @@ class RedisWorld:
         await worker.close()
 
     async def advance(self, seconds: float) -> None:
-        await self._redis.eval(SHIFT, 0, seconds)  # type: ignore[misc]  # of either kind of client
+        await self._redis.eval(SHIFT, 0, seconds)
         for store in self._alive:
             await store.renew()  # as it does all the time
 

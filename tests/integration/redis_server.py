@@ -12,6 +12,13 @@ from typing import Self
 START_TIMEOUT_S = 10.0
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class RedisServer:
     """Keeps nothing on disk; a stopped one can be started again, at the same address."""
 
@@ -19,9 +26,7 @@ class RedisServer:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = free_port()
 
     @property
     def url(self) -> str:
@@ -44,10 +49,16 @@ class RedisServer:
             else:
                 return
 
-    def flush(self) -> None:
+    def command(self, *words: str) -> bytes:
+        """One command, and its answer as it comes, which is no error."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            connection.sendall(b"FLUSHALL\r\n")
-            assert connection.recv(16) == b"+OK\r\n"
+            connection.sendall(" ".join(words).encode() + b"\r\n")
+            answer = connection.recv(4096)
+        assert not answer.startswith(b"-"), answer
+        return answer
+
+    def flush(self) -> None:
+        self.command("FLUSHALL")
 
     def signal(self, number: int) -> None:
         assert self._process is not None
