@@ -6,7 +6,7 @@ import functools
 import itertools
 import os
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sanic import Sanic
 from sanic.config import Config
@@ -14,6 +14,7 @@ from sanic.constants import HTTPMethod
 
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
+from frontend.api.guard import guarded
 from frontend.api.lifecycle import answer_other_method, counted, install_lifecycle
 from frontend.api.openapi import describe
 from frontend.catalog import Catalog
@@ -23,12 +24,16 @@ from frontend.following import VersionFollower
 from frontend.responses.background import BackgroundRuns
 from frontend.routes import ROUTES
 from frontend.settings import Settings
+from frontend.store.api_keys import ApiKeyStore
 from frontend.store.database import Database
 from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.drafting import DraftingEngine
 from frontend.triton.repository import ModelRepository as TritonRepository
+
+if TYPE_CHECKING:
+    from frontend.access.authenticator import Authenticator
 
 DAY_S = 86_400.0
 _app_numbers = itertools.count()  # Sanic wants a name of its own for each app of a process
@@ -64,6 +69,7 @@ def _add_routes(app: Sanic[Config, Any]) -> None:
     methods: dict[str, set[str]] = {}
     for route in ROUTES:
         handler = counted(route.handler) if route.is_work else route.handler
+        handler = guarded(handler, route.scope)
         own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)
         methods.setdefault(route.path, {"OPTIONS"}).update(own)
@@ -87,10 +93,11 @@ def _add_lifecycle(
         models = TritonRepository(settings, triton.rpc, triton.capabilities)
         serving = engine or DraftingEngine(triton)
         opened = app.ctx.opened = AsyncExitStack()
-        database = await Database.open(settings.database_url)
+        database = await Database.open(settings.database_address)
         opened.push_async_callback(database.close)
         opened.push_async_callback(serving.close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
+        api_keys = ApiKeyStore(database)
         catalog = Catalog(settings.home, default_model=settings.model)
         app.ctx.serving = Context(
             settings=settings,
@@ -100,6 +107,8 @@ def _add_lifecycle(
             repository=repository or models,
             responses=responses,
             background=BackgroundRuns(responses),
+            authenticator=_authenticator(settings, api_keys, opened),
+            api_keys=api_keys,
             root_pid=root_pid,
         )
         app.ctx.serving.background.open()
@@ -116,3 +125,13 @@ def _add_lifecycle(
     @app.after_server_stop
     async def close_context(app: Sanic[Config, Any]) -> None:
         await app.ctx.opened.aclose()
+
+
+def _authenticator(
+    settings: Settings, api_keys: ApiKeyStore, opened: AsyncExitStack
+) -> Authenticator | None:
+    if not settings.is_authenticated:
+        return None
+    from frontend.access.setup import open_authenticator  # what others need not load
+
+    return open_authenticator(settings, api_keys, opened)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,7 @@ from build_engines.artefacts.artefact import (
 )
 from build_engines.artefacts.versions import current_version
 from build_engines.errors import ArtefactError
+from frontend.access.identity import current_identity
 from frontend.errors import ModelNotFound, ModelNotLoaded, VariantNotFound
 from frontend.text.output_format import OutputFormat, output_format
 from frontend.text.tokenizer import TextTokenizer
@@ -51,13 +52,15 @@ class CatalogModel:
 
     @property
     def adapters(self) -> list[str]:
-        """Names of the LoRA adapters of any variant."""
-        return sorted({name for artefact in self.artefacts for name in artefact.manifest.adapters})
+        """Names of the LoRA adapters of any variant that who asks may use."""
+        every = {name for artefact in self.artefacts for name in artefact.manifest.adapters}
+        return visible_adapters(self.name, every)
 
     @property
     def names(self) -> list[str]:
-        """What requests may call it: with an adapter's name behind a colon, too."""
-        return [self.name, *(f"{self.name}:{adapter}" for adapter in self.adapters)]
+        """What who asks may call it: with an adapter's name behind a colon, too."""
+        own = [self.name] if current_identity.get().may_use(self.name) else []
+        return [*own, *(f"{self.name}:{adapter}" for adapter in self.adapters)]
 
     def artefact(self, variant: str) -> Artefact:
         """The current version of a variant; of any other one when it is not there."""
@@ -102,8 +105,14 @@ class CatalogModel:
         )
 
 
+def visible_adapters(model: str, adapters: Iterable[str]) -> list[str]:
+    """Those that who asks may use."""
+    identity = current_identity.get()
+    return sorted(name for name in adapters if identity.may_use(f"{model}:{name}"))
+
+
 class Catalog:
-    """The models of one home folder."""
+    """The models of one home folder. Who may not use a model finds none by its name."""
 
     def __init__(self, home: Path, *, default_model: str) -> None:
         self._home = home
@@ -116,9 +125,9 @@ class Catalog:
         self._fingerprints: dict[str, str] = {}
 
     def models(self) -> list[CatalogModel]:
-        """All models, by name."""
+        """All models of which who asks may use anything, by name."""
         self._rescan(max_age_s=RESCAN_S)
-        return list(self._models.values())
+        return [model for model in self._models.values() if model.names]
 
     def resolve_name(self, name: str | None) -> str:
         """What "default" and a missing name stand for."""
@@ -128,8 +137,22 @@ class Catalog:
         """Find a model by its name.
 
         Raises:
-            ModelNotFound: there is no such model.
+            ModelNotFound: there is no such model for who asks.
         """
+        self.check_visible(name)
+        return self._find(name)
+
+    def check_visible(self, name: str | None) -> None:
+        """
+        Raises:
+            ModelNotFound: who asks may not use it; nothing is said of whether it is there.
+        """
+        model, colon, adapter = (name or "").partition(":")
+        whole = f"{self.resolve_name(model)}{colon}{adapter}"
+        if not current_identity.get().may_use(whole):
+            raise ModelNotFound(model=name or whole, param="model")
+
+    def _find(self, name: str | None) -> CatalogModel:
         resolved = self.resolve_name(name)
         if resolved not in self._models:
             self._rescan(max_age_s=RESCAN_S)
@@ -142,10 +165,11 @@ class Catalog:
         """Find the model of `model:adapter`; the adapter is whatever stands there, or None.
 
         Raises:
-            ModelNotFound: there is no such model.
+            ModelNotFound: there is no such model for who asks.
         """
         model, colon, adapter = (name or "").partition(":")
-        return self.get(model), adapter if colon else None
+        self.check_visible(name)
+        return self._find(model), adapter if colon else None
 
     def rescan(self) -> None:
         """See what has been built since; a load does it before it chooses a variant."""
@@ -157,7 +181,7 @@ class Catalog:
         Raises:
             ModelNotFound, ModelNotLoaded: its files have been deleted.
         """
-        model = self.get(loaded.name)
+        model = self._find(loaded.name)
         if not loaded.artefact_dir:
             return model.artefact(loaded.variant)
         key = (loaded.served, loaded.artefact_dir)

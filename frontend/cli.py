@@ -12,6 +12,7 @@ from build_engines.cli import build_command
 from build_engines.errors import BuildError
 from frontend.bench.command import bench_command
 from frontend.manage.command import app as models_app
+from frontend.manage.keys import app as keys_app
 from frontend.settings import SettingsError, load_settings
 from frontend.telemetry.logs import configure_logging
 from frontend.triton_command import triton_command
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command("build")(build_command)
 app.command("bench")(bench_command)
 app.add_typer(models_app)
+app.add_typer(keys_app)
 app.command("triton")(triton_command)
 
 
@@ -38,6 +40,16 @@ def serve_command(
     cors_origins: Annotated[
         str | None, typer.Option(help="Origins of web pages that may use it; * for all.")
     ] = None,
+    authentication: Annotated[
+        str | None, typer.Option(help="on: ask for API keys or JWTs; off.")
+    ] = None,
+    listen_without_authentication: Annotated[
+        bool | None,
+        typer.Option(
+            "--listen-without-authentication",
+            help="Let everybody who can reach the address use it.",
+        ),
+    ] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of models and state.")] = None,
 ) -> None:
     """Start Triton and the frontend, and serve until Ctrl-C.
@@ -51,6 +63,8 @@ def serve_command(
     flags = {
         "host": host, "port": port, "workers": workers, "model": model,
         "triton_url": triton_url, "home": home, "cors_origins": cors_origins,
+        "authentication": authentication,
+        "listen_without_authentication": listen_without_authentication,
     }  # fmt: skip
     try:
         settings = load_settings(flags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sanic import Request
 
@@ -13,9 +13,13 @@ from frontend.catalog import Catalog
 from frontend.engine import Engine
 from frontend.responses.background import BackgroundRuns
 from frontend.settings import Settings
+from frontend.store.api_keys import ApiKeyStore
 from frontend.store.responses import ResponseStore
 from frontend.telemetry.metrics import Metrics
 from frontend.types import LoadedModel
+
+if TYPE_CHECKING:
+    from frontend.access.authenticator import Authenticator
 
 
 class ModelRepository(Protocol):
@@ -63,6 +67,8 @@ class Context:
     repository: ModelRepository
     responses: ResponseStore
     background: BackgroundRuns
+    authenticator: Authenticator | None  # None: nobody has to say who they are
+    api_keys: ApiKeyStore
     root_pid: int  # the process that started this installation's processes
     is_stopping: bool = False  # requests in work are let end; no more are taken
 

@@ -5,6 +5,7 @@ ServingError                      500
 │   ├── InvalidParameter          400  one field is wrong; `param` names it
 │   ├── PreviousResponseNotFound  400
 │   ├── ContextLengthExceeded     400
+│   ├── RequestOverLimit          400
 │   ├── MethodNotAllowed          405
 │   ├── BodyTooLarge              413
 │   ├── UnsupportedMediaType      415
@@ -13,13 +14,17 @@ ServingError                      500
 │   ├── ModelNotFound             404
 │   ├── AdapterNotFound           404
 │   ├── ResponseNotFound          404
+│   ├── KeyNotFound               404
 │   └── VariantNotFound           404
-├── AuthenticationFailed          401
+├── AuthenticationFailed          401  with WWW-Authenticate
+├── PermissionDenied              403
 ├── RateLimited                   429
+│   └── QuotaExceeded             429
 ├── Unavailable                   503  with Retry-After
 │   ├── EngineUnavailable         503
 │   ├── ServerOverloaded          503
 │   ├── AdapterEvicted            503
+│   ├── LimitsUnavailable         503
 │   └── ModelNotLoaded            503
 │       └── ModelChanged          503
 ├── ModelLoadFailed               500
@@ -89,6 +94,13 @@ class ContextLengthExceeded(InvalidRequest):
     key = "context_length_exceeded"
 
 
+class RequestOverLimit(InvalidRequest):
+    """However long it waits, it asks for more than a limit ever has. Values: limit, requested."""
+
+    code, native_code = "request_over_limit", "REQUEST_OVER_LIMIT"
+    key = "request_over_limit"
+
+
 class MethodNotAllowed(InvalidRequest):
     status, code, native_code = 405, "method_not_allowed", "METHOD_NOT_ALLOWED"
     key = "method_not_allowed"
@@ -136,6 +148,12 @@ class ResponseNotFound(NotFound):
     code, native_code, key = "response_not_found", "RESPONSE_NOT_FOUND", "response_not_found"
 
 
+class KeyNotFound(NotFound):
+    """Values: key_id."""
+
+    code, native_code, key = "key_not_found", "KEY_NOT_FOUND", "key_not_found"
+
+
 class VariantNotFound(NotFound):
     """Values: model, wanted, variants."""
 
@@ -147,9 +165,25 @@ class AuthenticationFailed(ServingError):
     type, key = "invalid_request_error", "authentication_failed"
 
 
+class PermissionDenied(ServingError):
+    """Values: scope."""
+
+    status, code, native_code = 403, "permission_denied", "PERMISSION_DENIED"
+    type, key = "permission_error", "permission_denied"
+
+
 class RateLimited(ServingError):
+    """Values of the keys `rate_limited.*`: limit, remaining, requested, wait."""
+
     status, code, native_code = 429, "rate_limit_exceeded", "RATE_LIMITED"
     type, key = "requests", "rate_limited"
+
+
+class QuotaExceeded(RateLimited):
+    """Not worth waiting for. Values: limit, remaining, requested, wait."""
+
+    code, native_code, key = "insufficient_quota", "INSUFFICIENT_QUOTA", "insufficient_quota"
+    type = "insufficient_quota"
 
 
 class Unavailable(ServingError):
@@ -170,6 +204,12 @@ class AdapterEvicted(Unavailable):
     """The engine does not have a LoRA adapter in its cache, or not any more."""
 
     code, native_code, key = "adapter_evicted", "ADAPTER_EVICTED", "adapter_evicted"
+
+
+class LimitsUnavailable(Unavailable):
+    """What is used cannot be counted now, so nothing is let in. Values: reason, for the log."""
+
+    code, native_code, key = "limits_unavailable", "LIMITS_UNAVAILABLE", "limits_unavailable"
 
 
 class ModelNotLoaded(Unavailable):

@@ -32,6 +32,7 @@ async def load_variant(
         ModelNotFound, VariantNotFound: nothing fits; the variants there are, are named.
         ModelLoadFailed: building or loading it went wrong.
     """
+    catalog.check_visible(name)
     buildable = buildable_variants(name)
     catalog.rescan()
     if quantization in buildable and not _is_published(catalog, name, str(quantization)):

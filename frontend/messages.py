@@ -237,7 +237,51 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "模型 '{model}' 没有符合 {wanted} 的版本，现有版本：{variants}",
     ),
     "authentication_failed": ("The API key is not valid.", "API 密钥无效"),
+    "authentication_failed.details": (
+        "Send a valid key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'.",
+        "请以 'Authorization: Bearer 密钥' 或 'X-API-Key: 密钥' 发送有效的密钥",
+    ),
+    "permission_denied": (
+        "The API key has no right to do this: it lacks the scope '{scope}'.",
+        "此 API 密钥无权执行该操作：缺少权限 '{scope}'",
+    ),
+    "key_not_found": (
+        "There is no API key '{key_id}' that this can be done with.",
+        "不存在可执行此操作的 API 密钥 '{key_id}'",
+    ),
     "rate_limited": ("Too many requests.", "请求过于频繁"),
+    "rate_limited.requests": (
+        "Rate limit reached for requests: limit {limit}, remaining {remaining}, requested "
+        "{requested}. Try again in {wait}.",
+        "请求数已达上限：上限 {limit}，剩余 {remaining}，本次 {requested}，请在 {wait} 后重试",
+    ),
+    "rate_limited.tokens": (
+        "Rate limit reached for tokens: limit {limit}, remaining {remaining}, requested "
+        "{requested}. Try again in {wait}.",
+        "token 数已达上限：上限 {limit}，剩余 {remaining}，本次 {requested}，请在 {wait} 后重试",
+    ),
+    "rate_limited.concurrent": (
+        "As many requests as are allowed at once are running: {limit}. Try again in {wait}.",
+        "同时运行的请求数已达上限 {limit}，请在 {wait} 后重试",
+    ),
+    "insufficient_quota": (
+        "The quota is used up: limit {limit} tokens, remaining {remaining}, requested {requested}; "
+        "there is enough again in {wait}.",
+        "配额已用尽：上限 {limit} 个 token，剩余 {remaining}，本次请求 {requested}，{wait} 后可用",
+    ),
+    "request_over_limit": (
+        "The request asks for {requested} tokens with its answer, but the limit is {limit}: it can "
+        "never be served.",
+        "请求（含回答）需要 {requested} 个 token，而上限为 {limit}，永远无法满足",
+    ),
+    "request_over_limit.details": (
+        "Shorten the prompt, or ask for a shorter answer.",
+        "请缩短提示词，或减少要生成的 token 数",
+    ),
+    "limits_unavailable": (
+        "The limits cannot be checked now.",
+        "暂时无法检查请求限额",
+    ),
     "unavailable": ("The server is unavailable now.", "服务暂不可用"),
     "engine_unavailable": (
         "The inference engine is not available now.",

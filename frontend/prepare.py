@@ -11,7 +11,7 @@ from typing import TypeVar
 from build_engines.artefacts.artefact import Artefact
 from build_engines.lora import files as lora_files
 from frontend import guides
-from frontend.catalog import Catalog
+from frontend.catalog import Catalog, visible_adapters
 from frontend.chat_prompt import ChatPrompt, LateGuide, NewParser, Reading
 from frontend.engine import Engine
 from frontend.errors import AdapterNotFound, ContextLengthExceeded, InvalidParameter
@@ -93,7 +93,7 @@ def _adapter(name: str | None, artefact: Artefact, loaded: LoadedModel) -> LoraA
     if not loaded.takes_adapters or artefact.manifest.kind not in lora_files.KINDS:
         raise InvalidParameter("model", "no_adapters", model=loaded.name, adapter=name)
     if name not in adapters:
-        known = ", ".join(sorted(adapters)) or "-"
+        known = ", ".join(visible_adapters(loaded.name, adapters)) or "-"
         raise AdapterNotFound(model=loaded.name, adapter=name, adapters=known, param="model")
     found = adapters[name]
     directory = str(artefact.path / found.directory)

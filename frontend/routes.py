@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from frontend.access.identity import Scope
 from frontend.api.anthropic import count_message_tokens, create_message
 from frontend.api.chat import create_chat_completion
 from frontend.api.completions import create_completion
 from frontend.api.docs import HTML, get_docs, get_openapi
 from frontend.api.embeddings import create_embedding
 from frontend.api.health import METRICS_CONTENT_TYPE, get_health, get_metrics
+from frontend.api.keys import create_key, list_keys, revoke_key, rotate_key, set_key_limits
 from frontend.api.models import (
     get_openai_model,
     list_models,
@@ -38,6 +40,7 @@ from frontend.errors import (
     GenerationFailed,
     InvalidParameter,
     InvalidRequest,
+    KeyNotFound,
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
@@ -46,10 +49,12 @@ from frontend.errors import (
     ServerOverloaded,
     VariantNotFound,
 )
+from frontend.limits.buckets import LimitSet
 from frontend.protocol.answers import (
     anthropic,
     chat,
     completions,
+    keys,
     native,
     openai,
     responses,
@@ -60,6 +65,7 @@ from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequ
 from frontend.protocol.chat_request import ChatRequest
 from frontend.protocol.completion_request import CompletionRequest
 from frontend.protocol.embeddings import EmbeddingRequest
+from frontend.protocol.keys import CreateKeyRequest, RotateKeyRequest
 from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, LoadRequest
 from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
 from frontend.protocol.response_request import ResponseRequest
@@ -74,6 +80,7 @@ INFERENCE_ERRORS = (
     ServerOverloaded,
     GenerationFailed,
 )
+OPEN = None  # to everybody, keys or not
 QUESTION = "What is the capital of France?"
 
 HEALTH = ("Whether requests can be served.", "服务是否可用。")
@@ -84,13 +91,16 @@ METRICS = (
 HEALTH_ANSWERS = {200: native.Health, 503: native.Health}
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
-    Route("GET", "/api/v1/health", get_health, HEALTH, answers=HEALTH_ANSWERS),
-    Route("GET", "/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
-    Route("GET", "/api/v1/metrics", get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route("GET", "/health", OPEN, get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/api/v1/health", OPEN, get_health, HEALTH, answers=HEALTH_ANSWERS),
+    Route("GET", "/metrics", Scope.METRICS, get_metrics, METRICS, media=METRICS_CONTENT_TYPE),
+    Route(
+        "GET", "/api/v1/metrics", Scope.METRICS, get_metrics, METRICS, media=METRICS_CONTENT_TYPE
+    ),
     Route(
         "GET",
         "/openapi.json",
+        OPEN,
         get_openapi,
         ("This description.", "本描述文件。"),
         answers={200: OpenAPI},
@@ -98,6 +108,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/docs",
+        OPEN,
         get_docs,
         ("This description, for people.", "供人阅读的接口文档。"),
         media=HTML,
@@ -105,6 +116,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/generate",
+        Scope.INFERENCE,
         create_generation,
         ("Answer a prompt.", "回答一个提示词。"),
         body=GenerateRequest,
@@ -117,6 +129,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/generate/stream",
+        Scope.INFERENCE,
         stream_generation,
         ("Answer a prompt as a stream.", "流式回答一个提示词。"),
         body=GenerateRequest,
@@ -128,6 +141,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/batch/generate",
+        Scope.INFERENCE,
         create_batch,
         ("Answer many prompts at once.", "同时回答多个提示词。"),
         body=BatchGenerateRequest,
@@ -138,6 +152,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/api/v1/models",
+        Scope.MODELS_READ,
         list_models,
         ("The models, loaded or not.", "所有模型及其加载状态。"),
         answers={200: native.NativeModels},
@@ -145,6 +160,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/models/<model_name>/load",
+        Scope.MODELS_WRITE,
         load_model,
         ("Load a variant of a model.", "加载模型的一个版本。"),
         body=LoadRequest,
@@ -157,6 +173,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/api/v1/models/<model_name>/unload",
+        Scope.MODELS_WRITE,
         unload_model,
         ("Unload a model.", "卸载模型。"),
         answers={200: native.NativeModel},
@@ -166,6 +183,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/chat/completions",
+        Scope.INFERENCE,
         create_chat_completion,
         ("Answer a conversation.", "回答一段对话。"),
         body=ChatRequest,
@@ -179,6 +197,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/chat/completions/render",
+        Scope.INFERENCE,
         render_chat_completion,
         ("The prompt of a conversation, and its tokens.", "对话渲染成的提示词及其 token。"),
         body=ChatRequest,
@@ -190,6 +209,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/completions",
+        Scope.INFERENCE,
         create_completion,
         ("Complete a text.", "续写文本。"),
         body=CompletionRequest,
@@ -203,6 +223,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/tokenize",
+        Scope.INFERENCE,
         tokenize,
         ("The tokens of a text or a conversation.", "文本或对话的 token。"),
         body=TokenizeRequest,
@@ -214,6 +235,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/detokenize",
+        Scope.INFERENCE,
         detokenize,
         ("The text of tokens.", "token 对应的文本。"),
         body=DetokenizeRequest,
@@ -225,6 +247,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/tokenizer_info",
+        Scope.MODELS_READ,
         get_tokenizer_info,
         ("A model's special tokens and chat template.", "模型的特殊 token 与对话模板。"),
         query=TokenizerInfoQuery,
@@ -234,6 +257,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/messages",
+        Scope.INFERENCE,
         create_message,
         ("Answer a conversation, in Anthropic's shape.", "以 Anthropic 的格式回答一段对话。"),
         body=MessagesRequest,
@@ -250,6 +274,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/messages/count_tokens",
+        Scope.INFERENCE,
         count_message_tokens,
         ("How many tokens a conversation has.", "一段对话的 token 数。"),
         body=CountTokensRequest,
@@ -261,6 +286,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses",
+        Scope.INFERENCE,
         create_response,
         ("Answer, and keep the conversation.", "回答并保存对话。"),
         body=ResponseRequest,
@@ -273,6 +299,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses/input_tokens",
+        Scope.INFERENCE,
         count_input_tokens,
         ("How many tokens an input has.", "计算输入的 token 数。"),
         body=ResponseRequest,
@@ -284,6 +311,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/responses/<response_id>",
+        Scope.INFERENCE,
         get_response,
         ("A stored response, or its stream.", "已保存的响应，或其事件流。"),
         query=RetrieveQuery,
@@ -295,6 +323,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "DELETE",
         "/v1/responses/<response_id>",
+        Scope.INFERENCE,
         delete_response,
         ("Delete a stored response.", "删除已保存的响应。"),
         answers={200: responses.DeletedResponse},
@@ -303,6 +332,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/responses/<response_id>/cancel",
+        Scope.INFERENCE,
         cancel_response,
         ("Stop a background response.", "停止后台响应。"),
         answers={200: responses.Response},
@@ -311,6 +341,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/responses/<response_id>/input_items",
+        Scope.INFERENCE,
         list_input_items,
         ("What a response was made from.", "生成响应所用的全部条目。"),
         query=ItemsQuery,
@@ -320,6 +351,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/v1/embeddings",
+        Scope.INFERENCE,
         create_embedding,
         ("Vectors of texts, by an embedding model.", "由嵌入模型生成文本的向量。"),
         body=EmbeddingRequest,
@@ -331,6 +363,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/models",
+        Scope.MODELS_READ,
         list_openai_models,
         ("The models there are.", "现有的模型。"),
         answers={200: openai.Models},
@@ -338,9 +371,64 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET",
         "/v1/models/<model_name>",
+        Scope.MODELS_READ,
         get_openai_model,
         ("One model.", "一个模型。"),
         answers={200: openai.Model},
         errors=(ModelNotFound,),
+    ),
+    Route(
+        "GET",
+        "/api/v1/keys",
+        Scope.ADMIN,
+        list_keys,
+        ("The API keys.", "所有 API 密钥。"),
+        answers={200: keys.Keys},
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys",
+        Scope.ADMIN,
+        create_key,
+        ("Make an API key; it is shown this once.", "创建 API 密钥（仅显示一次）。"),
+        body=CreateKeyRequest,
+        example={"name": "lab", "models": ["gemma-*"], "expires_in_s": 86400},
+        answers={200: keys.NewKey},
+        errors=(InvalidParameter,),
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/keys/<key_id>",
+        Scope.ADMIN,
+        revoke_key,
+        ("Revoke an API key.", "吊销 API 密钥。"),
+        answers={200: keys.Key},
+        errors=(KeyNotFound,),
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys/<key_id>/rotate",
+        Scope.ADMIN,
+        rotate_key,
+        (
+            "Give an API key another secret; the old one is taken for a while.",
+            "轮换 API 密钥，旧密钥在宽限期内仍有效。",
+        ),
+        body=RotateKeyRequest,
+        is_body_optional=True,
+        example={"grace_s": 3600},
+        answers={200: keys.NewKey},
+        errors=(InvalidParameter, KeyNotFound),
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys/<key_id>/limits",
+        Scope.ADMIN,
+        set_key_limits,
+        ("Set what an API key may use up.", "设置 API 密钥的用量限制。"),
+        body=LimitSet,
+        example={"requests_per_minute": 60, "tokens_per_minute": 100000},
+        answers={200: keys.Key},
+        errors=(InvalidParameter, KeyNotFound),
     ),
 )

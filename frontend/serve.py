@@ -9,6 +9,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
 
@@ -50,6 +51,7 @@ def serve(settings: Settings, console: Console) -> None:
 
 
 def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
+    check_access(settings)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(settings))
         _ensure_built(settings)
@@ -68,6 +70,33 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         while not stop_signal.wait(POLL_S):
             workers.check()
         console.print("Stopping ...")
+
+
+def check_access(settings: Settings) -> None:
+    """
+    Raises:
+        ServeError: everybody on the network could use it, and nobody has said that they may.
+        SettingsError: the issuers of JWTs cannot be used.
+    """
+    if settings.is_authenticated:
+        from frontend.access.setup import check_issuers  # what others need not load
+
+        check_issuers(settings)
+    is_open = not settings.is_authenticated and not settings.listen_without_authentication
+    if is_open and not is_loopback(settings.host):
+        raise ServeError(
+            f"whoever can reach {settings.host} could use this server: let it ask for keys with "
+            "--authentication on (and make one with `inflight keys create`), or say that it may be "
+            "so with --listen-without-authentication"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _listen(settings: Settings) -> socket.socket:

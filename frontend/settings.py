@@ -10,13 +10,14 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
+_POSTGRES = re.compile(r"postgres(ql)?://\S+/\S+")
 _PLACEMENT = re.compile(r"\s*([^\s=]+=\d+(,\d+)*\s*)*")
 
 
@@ -49,6 +50,11 @@ class Settings:
 
     request_chat_template: bool = False  # whether requests may bring a template of their own
 
+    authentication: str = "off"  # "on": every route but health wants an API key or a JWT
+    database_url: str = field(default="", repr=False)  # PostgreSQL's; empty: SQLite in the home
+    jwt_issuers: Path | None = None  # a file, see access/issuers.py; None: no JWT is taken
+    listen_without_authentication: bool = False  # elsewhere than on this machine
+
     max_body_bytes: int = 16 * 2**20
     request_timeout_s: float = 600.0  # the longest silence of a response
     keep_alive_interval_s: float = 10.0  # between the SSE comments of a quiet stream
@@ -60,6 +66,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
+        if self.jwt_issuers is not None:
+            object.__setattr__(self, "jwt_issuers", Path(self.jwt_issuers).expanduser().absolute())
         self._check("port", 0 <= self.port < 65536, "must be a port number")
         for name in ("triton_grpc_port", "triton_metrics_port", "triton_http_port"):
             self._check(name, 0 < getattr(self, name) < 65536, "must be a port number")
@@ -82,6 +90,12 @@ class Settings:
         self._check("drain_timeout_s", 0 <= self.drain_timeout_s < inf, "must be 0 or more")
         retention = self.response_retention_days
         self._check("response_retention_days", 0 < retention < inf, "must be positive")
+        self._check("authentication", self.authentication in ("on", "off"), "must be on or off")
+        if self.database_url and not _POSTGRES.match(self.database_url):
+            # without its value, which has a password in it
+            raise SettingsError("setting 'database_url' must be postgresql://USER@HOST/NAME")
+        if self.jwt_issuers is not None and not self.is_authenticated:
+            raise SettingsError("setting 'jwt_issuers' needs the setting 'authentication' on")
         for name in ("triton_url", "triton_metrics_url"):
             self._check(name, _is_address(getattr(self, name)), "must be HOST:PORT")
 
@@ -103,9 +117,14 @@ class Settings:
         return "*" in self.allowed_origins
 
     @property
-    def database_url(self) -> str:
-        """SQLAlchemy's address of the database that all workers share."""
-        return f"sqlite+aiosqlite:///{self.home / 'state' / 'inflight.db'}"
+    def is_authenticated(self) -> bool:
+        """Whether a request has to say who sends it."""
+        return self.authentication == "on"
+
+    @property
+    def database_address(self) -> str:
+        """URL of the database that all workers share."""
+        return self.database_url or f"sqlite:///{self.home / 'state' / 'inflight.db'}"
 
     @property
     def triton_address(self) -> str:

@@ -15,6 +15,7 @@ from frontend.api.lifecycle import record_of
 from frontend.api.surfaces import Surface, is_responses_path, surface_of
 from frontend.context import context_of
 from frontend.errors import (
+    AuthenticationFailed,
     BodyTooLarge,
     InvalidRequest,
     MethodNotAllowed,
@@ -42,6 +43,8 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+    if isinstance(error, AuthenticationFailed):
+        headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = str(error.values["allowed"])
     is_anthropic = surface_of(request.path) is Surface.ANTHROPIC

@@ -166,6 +166,32 @@ FIELD_WORDS: dict[str, tuple[str, str]] = {
     # loading models
     "quantization": ("The variant to load.", "要加载的量化版本。"),
     "prefer_gpu": ("Whether a GPU variant is taken where there is one.", "有 GPU 版本时是否优先。"),
+    # API keys
+    "name": ("What it is for.", "用途说明。"),
+    "tenant": ("Whose it is; `default` if left out.", "所属租户；不填为 `default`。"),
+    "scopes": (
+        "What it may do: `inference`, `batch`, `models:read`, `models:write`, `metrics`, `admin`; "
+        "left out, the first three.",
+        "权限：`inference`、`batch`、`models:read`、`models:write`、`metrics`、`admin`；"
+        "不填则为前三项。",
+    ),
+    "models": (
+        "Names of the models that it may use, `*` for any letters; left out, all.",
+        "可使用的模型名称，`*` 匹配任意字符；不填为全部模型。",
+    ),
+    "limits": (
+        "What it may use up; left out, what the server's settings say.",
+        "用量限制；不填则按服务器设置。",
+    ),
+    "expires_in_s": ("After how many seconds it ends.", "多少秒后过期。"),
+    "grace_s": (
+        "For how many seconds the old secret is still taken; a day if left out.",
+        "旧密钥继续有效的秒数；不填为一天。",
+    ),
+    "requests_per_minute": ("Requests in a minute.", "每分钟请求数。"),
+    "tokens_per_minute": ("Tokens in a minute.", "每分钟 token 数。"),
+    "tokens_per_day": ("Tokens in a day.", "每天 token 数。"),
+    "concurrent_requests": ("Requests at once.", "并发请求数。"),
     # refused, unless null
     **dict.fromkeys(
         (

@@ -12,7 +12,7 @@ from sanic import HTTPResponse, Request
 from build_engines.artefacts.artefact import Artefact
 from frontend.api.body import read_body
 from frontend.api.responses import json_response
-from frontend.catalog import CatalogModel
+from frontend.catalog import CatalogModel, visible_adapters
 from frontend.context import Context, context_of
 from frontend.errors import AdapterNotFound, Unavailable
 from frontend.loading import load_variant
@@ -26,6 +26,7 @@ async def list_models(request: Request) -> HTTPResponse:
     models = [
         await asyncio.to_thread(_describe, context, model, await _served(context, model))
         for model in context.catalog.models()
+        if model.name in model.names  # of others only adapters may be used
     ]
     return json_response({"models": models})
 
@@ -95,7 +96,7 @@ def _describe(context: Context, model: CatalogModel, served: Artefact | None) ->
         "quantization": manifest.quantization if is_loaded else None,
         "variants": model.variants,
         "version": manifest.version if is_loaded else None,
-        "adapters": sorted(manifest.adapters),
+        "adapters": visible_adapters(model.name, manifest.adapters),
         "failed": _failure(context, model, manifest.variant),
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from sanic import HTTPResponse
 
+from frontend.access.identity import Scope
 from frontend.api.surfaces import Surface, surface_of
 from frontend.errors import ServingError
 from frontend.protocol.answers.anthropic import AnthropicError
@@ -30,6 +31,7 @@ ERROR_SHAPES: dict[Surface, Shape] = {
 class Route:
     method: str
     path: str  # as Sanic has it: /v1/models/<model_name>
+    scope: Scope | None  # what who asks must have; None: open to everybody
     handler: Handler
     summary: tuple[str, str]  # English, Chinese
     query: Shape | None = None  # its fields are the query's parameters

@@ -1,6 +1,7 @@
 """One worker's connections to the database, and the migrations that it starts with.
 
-Every worker process opens its own; SQLite's lock keeps them in order.
+Every worker process opens its own; SQLite's lock on the file keeps them in order, PostgreSQL's
+locks on rows do.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import URL, Connection, event, make_url, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_TIMEOUT_S = 30.0  # how long a transaction waits for another process' one
+CONNECT_TIMEOUT_S = 5.0
 _IS_WRITE = "is_write"
+_MIGRATION_LOCK = 0x1F_11_64_7  # of PostgreSQL's advisory locks: any number that is only ours
 
 
 class Database:
@@ -28,6 +31,10 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._reading = engine
+        if engine.dialect.name == "postgresql":
+            # what several statements read is of one moment, as it is in SQLite anyway
+            snapshot = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+            self._reading = engine.execution_options(**snapshot)
         self._writing = engine.execution_options(**{_IS_WRITE: True})
 
     @classmethod
@@ -35,10 +42,12 @@ class Database:
         """Connect, and bring the tables up to date: one process does, the others wait for it.
 
         Args:
-            url: SQLAlchemy's, with an asynchronous driver.
+            url: sqlite:///path or postgresql://user:password@host/name.
         """
-        _make_file(url)
-        database = cls(_create_engine(url))
+        address = _with_driver(make_url(url))
+        if address.get_backend_name() == "sqlite":
+            _make_file(address)
+        database = cls(_create_engine(address))
         try:
             async with database.write() as connection:
                 await connection.run_sync(_upgrade)
@@ -63,24 +72,33 @@ class Database:
         await self._reading.dispose()
 
 
-def _make_file(url: str) -> None:
+def _with_driver(url: URL) -> URL:
+    drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+    backend = {"postgres": "postgresql"}.get(url.drivername, url.get_backend_name())
+    return url.set(drivername=drivers[backend])
+
+
+def _make_file(url: URL) -> None:
     """SQLite's file, for its owner only: conversations are in it."""
-    file = make_url(url).database
-    if file is not None:
-        Path(file).parent.mkdir(parents=True, exist_ok=True)
-        Path(file).touch(mode=0o600)
+    if url.database is not None:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        Path(url.database).touch(mode=0o600)
 
 
-def _create_engine(url: str) -> AsyncEngine:
+def _create_engine(url: URL) -> AsyncEngine:
+    is_sqlite = url.get_backend_name() == "sqlite"
     engine = create_async_engine(
         url,
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
-        connect_args={"timeout": LOCK_TIMEOUT_S},
+        # SQLite's waits for another transaction, PostgreSQL's for the server to be reached
+        connect_args={"timeout": LOCK_TIMEOUT_S if is_sqlite else CONNECT_TIMEOUT_S},
+        pool_pre_ping=not is_sqlite,  # a server that was restarted is not seen by a connection
         hide_parameters=True,  # conversations, which else stood in errors and with them in the log
     )
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    if is_sqlite:
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -103,6 +121,8 @@ def _upgrade(connection: Connection) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
     newest = ScriptDirectory.from_config(config).get_current_head()
     if MigrationContext.configure(connection).get_current_revision() != newest:
         command.upgrade(config, "head")

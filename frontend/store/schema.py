@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
 
 metadata = MetaData()
 
@@ -44,4 +56,40 @@ response_events = Table(
     _response_id(),
     Column("sequence_number", Integer, primary_key=True),
     Column("event", JSON, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("tenant", String, nullable=False, index=True),
+    Column("scopes", JSON, nullable=False),
+    Column("models", JSON, nullable=False),  # globs
+    Column("limits", JSON),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+    Column("last_used_at", Float),  # coarse
+    Column("changed_in", BigInteger, nullable=False, index=True),  # the number of its last change
+)
+
+# A key that is rotated has two for a while.
+api_key_secrets = Table(
+    "api_key_secrets",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),  # SHA-256
+    Column("key_id", String, ForeignKey("api_keys.id"), nullable=False, index=True),
+    Column("shown", String, nullable=False),  # its first characters
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+)
+
+# One row. Its number grows in every transaction that changes keys, which lock it until they end:
+# who has seen a number has seen all changes up to it.
+api_key_changes = Table(
+    "api_key_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, nullable=False),
 )

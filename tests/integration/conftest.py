@@ -10,7 +10,9 @@ import pytest
 from frontend.settings import Settings
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository
+from tests.fakes.postgres import Postgres
 from tests.fakes.server import RawClient, ServerThread
+from tests.integration.redis_server import RedisServer
 from tests.integration.stand_ins import StandIns
 
 
@@ -64,4 +66,26 @@ def client(server: ServerThread) -> Iterator[RawClient]:
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIns]:
     """A Triton whose models of the GPU kinds run on stand-ins."""
     with StandIns(tmp_path_factory.mktemp("stand-ins")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with Postgres() as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'state' / 'inflight.db'}"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server that a test leaves empty."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as running:
         yield running

@@ -405,6 +405,8 @@ def fitting(shapes: tuple[type[msgspec.Struct], ...], event: Any) -> bool:
 
 def named(client: RawClient, engine: FakeEngine, route: Route) -> str:
     """What stands for the variable in the route's path: something that is there."""
+    if "<key_id>" in route.path:
+        return str(ask(client, "/api/v1/keys", {"name": "made before"}).json["id"])
     if "<response_id>" not in route.path:
         return "tiny"
     engine.script = Script(steps=one_token_a_step([72, 73], every_s=0.1))

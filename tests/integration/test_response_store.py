@@ -1,4 +1,4 @@
-"""The store of responses on a real SQLite file, as several workers share it."""
+"""The store of responses in real databases, as several workers share them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,8 @@ RETENTION_S = 3600.0
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path / 'state' / 'inflight.db'}"
-
-
-@pytest.fixture
-async def database(url: str) -> AsyncIterator[Database]:
-    database = await Database.open(url)
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.open(database_url)
     yield database
     await database.close()
 
@@ -70,8 +65,8 @@ async def test_migrations_make_the_tables_that_the_code_uses(database: Database)
         assert await connection.run_sync(differences) == []
 
 
-async def test_workers_that_start_at_once_make_the_tables_once(url: str) -> None:
-    databases = await asyncio.gather(*(Database.open(url) for _ in range(4)))
+async def test_workers_that_start_at_once_make_the_tables_once(database_url: str) -> None:
+    databases = await asyncio.gather(*(Database.open(database_url) for _ in range(4)))
     stores = [ResponseStore(database, retention_s=RETENTION_S) for database in databases]
     await stores[0].add(response("a"))
     assert [found is not None for found in [await s.get("a") for s in stores]] == [True] * 4
@@ -79,16 +74,18 @@ async def test_workers_that_start_at_once_make_the_tables_once(url: str) -> None
         await database.close()
 
 
-async def test_the_file_is_for_its_owner_only(database: Database, tmp_path: Path) -> None:
+async def test_sqlites_file_is_for_its_owner_only(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path / 'state' / 'inflight.db'}")
     files = list((tmp_path / "state").iterdir())
     assert files
     assert {oct(file.stat().st_mode & 0o777) for file in files} == {"0o600"}
+    await database.close()
 
 
-async def test_a_response_is_there_after_a_restart(url: str) -> None:
+async def test_a_response_is_there_after_a_restart(database_url: str) -> None:
     given = response("a", previous_response_id="z", is_background=True, has_events=True)
     for step in ("write", "read"):
-        database = await Database.open(url)
+        database = await Database.open(database_url)
         store = ResponseStore(database, retention_s=RETENTION_S)
         if step == "write":
             await store.add(given)
@@ -181,8 +178,8 @@ async def test_a_running_response_ends_once(store: ResponseStore) -> None:
     assert await store.events("a", after=-1) == events(4)
 
 
-async def test_of_two_that_end_a_response_one_wins(url: str) -> None:
-    databases = [await Database.open(url) for _ in range(2)]
+async def test_of_two_that_end_a_response_one_wins(database_url: str) -> None:
+    databases = [await Database.open(database_url) for _ in range(2)]
     stores = [ResponseStore(database, retention_s=RETENTION_S) for database in databases]
     for i in range(20):
         await stores[0].add(running(str(i)))

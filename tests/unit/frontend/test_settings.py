@@ -60,10 +60,14 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
         "host": "::1", "port": "1", "workers": "2", "model": "m", "home": str(home / "x"),
         "triton_url": "t:1", "triton_metrics_url": "t:2", "log_level": "debug",
         "log_format": "json", "cors_origins": "https://a.example", "request_chat_template": "true",
-        "gpus": "a=0,1 b=2",
+        "gpus": "a=0,1 b=2", "authentication": "on", "database_url": "postgresql://u:p@h/d",
+        "jwt_issuers": str(home / "i.toml"), "listen_without_authentication": "true",
     }  # fmt: skip
     value = values.get(name, str(2**21) if name.endswith("bytes") else "7")
-    settings = load_settings({}, {"INFLIGHT_HOME": str(home), f"INFLIGHT_{name.upper()}": value})
+    given = {"INFLIGHT_HOME": str(home), f"INFLIGHT_{name.upper()}": value}
+    if name == "jwt_issuers":
+        given["INFLIGHT_AUTHENTICATION"] = "on"
+    settings = load_settings({}, given)
     assert str(getattr(settings, name)).removesuffix(".0").lower() == value
 
 
@@ -99,6 +103,7 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
         ("keep_alive_interval_s", "nan"),
         ("drain_timeout_s", "-1"),
         ("log_level", "loud"),
+        ("authentication", "maybe"),
     ],
 )
 def test_a_bad_value_names_the_setting(home: Path, name: str, value: str) -> None:
@@ -185,3 +190,18 @@ def test_origins_of_pages_are_read_as_browsers_write_them(home: Path, origins: s
 def test_what_no_browser_sends_as_an_origin_stops_the_start(home: Path, origins: str) -> None:
     with pytest.raises(SettingsError, match="cors_origins"):
         load_settings({"home": home, "cors_origins": origins})
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:secret@h/d", "postgresql:secret", "secret", "sqlite:///secret"]
+)
+def test_a_bad_database_is_named_without_its_password(home: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="database_url") as failure:
+        load_settings({"home": home}, {"INFLIGHT_DATABASE_URL": url})
+    assert "secret" not in str(failure.value)
+    assert "secret" not in repr(Settings(home=home, database_url="postgresql://u:secret@h/d"))
+
+
+def test_issuers_without_authentication_stop_the_start(home: Path) -> None:
+    with pytest.raises(SettingsError, match="jwt_issuers"):
+        Settings(home=home, jwt_issuers=home / "issuers.toml")

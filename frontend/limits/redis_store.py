@@ -1,0 +1,161 @@
+"""Buckets in Redis or Valkey, shared by the workers of many machines.
+
+Each decision is one script, by the server's clock. A place is a lease that its worker renews: those
+of a worker that has died come free when their lease ends. All keys have one hash tag, for a cluster
+runs a script only where all of its keys are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Awaitable, Iterable, Sequence
+from pathlib import Path
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from frontend.errors import LimitsUnavailable
+from frontend.limits.buckets import Rule, Unit
+from frontend.limits.gcra import decide
+from frontend.limits.store import Admission, Reservation
+
+PREFIX = b"{inflight}:limits:"
+LEASE_S = 5.0  # a worker whose event loop stands still for longer loses its places
+RENEWALS = 5  # in a lease
+TIMEOUT_S = 0.5
+MAX_CONNECTIONS = 32  # of a worker; more decisions at once wait for one
+POOL_TIMEOUT_S = 2.0
+PLACES_AT_ONCE = 500  # renewed by one script: others wait for it
+SCRIPTS = Path(__file__).with_name("scripts")
+
+
+class RedisStore:
+    """
+    Args:
+        url: redis://, rediss:// (TLS), unix://; valkey:// and valkeys:// are the first two.
+    """
+
+    def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = TIMEOUT_S) -> None:
+        connections = BlockingConnectionPool.from_url(
+            url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=POOL_TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # Once, for a connection that the server had closed. Where it did run the first time, a
+            # request is counted twice rather than not at all.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )
+        self._redis = Redis.from_pool(connections)
+        self._acquire = self._redis.register_script(_script("acquire"))
+        self._settle = self._redis.register_script(_script("settle"))
+        self._renew = self._redis.register_script(_script("renew"))
+        self._lease_s = lease_s
+        self._worker = secrets.token_hex(8)
+        self._numbers = itertools.count()
+        self._held: dict[str, list[bytes]] = {}  # place -> keys of its buckets
+        self._settling: set[asyncio.Task[None]] = set()
+        self._renewing: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._renewing = asyncio.create_task(self._renew_for_ever(), name="renew places")
+        await self.check()
+
+    async def close(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        if self._settling:
+            await asyncio.wait(self._settling)
+        await self._redis.aclose()
+
+    async def check(self) -> None:
+        """Raises LimitsUnavailable unless a decision can be made, and written."""
+        probe = Rule(name="check", capacity=10**9, period_s=1.0, unit=Unit.REQUESTS)
+        await self.acquire([probe], 0)
+
+    async def acquire(
+        self, rules: Sequence[Rule], num_tokens: int, num_requests: int = 1
+    ) -> Admission:
+        place = f"{self._worker}:{next(self._numbers)}"
+        arguments: list[str | float] = [place, self._lease_s, num_requests]
+        for rule in rules:
+            cost = num_tokens if rule.unit is Unit.TOKENS else num_requests
+            arguments += (_kind(rule), rule.full, rule.step, cost)
+        try:
+            is_admitted, *levels = await self._acquire(
+                keys=[PREFIX + rule.key for rule in rules], args=arguments
+            )
+        except (RedisError, OSError) as exc:
+            raise LimitsUnavailable(reason=f"{type(exc).__name__}: {exc}") from exc
+        decision = decide(rules, [float(level) for level in levels], num_tokens, num_requests)
+        assert decision.is_admitted == bool(is_admitted), "both calculate alike"
+        if not is_admitted or not num_requests:
+            return Admission(decision)
+        if keys := [PREFIX + rule.key for rule in rules if rule.is_place]:
+            self._held[place] = keys
+        reservation = Reservation(store=self, rules=rules, num_tokens=num_tokens, place=place)
+        return Admission(decision, reservation)
+
+    async def settle(self, reservation: Reservation, num_tokens: int) -> None:
+        self._held.pop(reservation.place, None)
+        # Of its own: it goes on when who waits for it is cancelled with the client's connection.
+        task = asyncio.create_task(self._settle_now(reservation, num_tokens))
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        await asyncio.shield(task)
+
+    async def _settle_now(self, reservation: Reservation, num_tokens: int) -> None:
+        excess = num_tokens - reservation.num_tokens
+        keys: list[bytes] = []
+        arguments: list[str | float] = [reservation.place]
+        for rule in reservation.rules:
+            if rule.is_place or (excess and rule.unit is Unit.TOKENS):
+                keys.append(PREFIX + rule.key)
+                arguments += (_kind(rule), rule.full, excess * rule.step)
+        if keys:
+            await _try(self._settle(keys=keys, args=arguments))
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._lease_s / RENEWALS)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Keep all places that are held for as long again."""
+        held = [(key, place) for place, keys in self._held.items() for key in keys]
+        for first in range(0, len(held), PLACES_AT_ONCE):
+            await self._renew_places(held[first : first + PLACES_AT_ONCE])
+
+    async def _renew_places(self, places: Iterable[tuple[bytes, str]]) -> None:
+        still = [(key, place) for key, place in places if place in self._held]
+        if still:
+            keys, names = zip(*still, strict=True)
+            await _try(self._renew(keys=list(keys), args=[self._lease_s, *names]))
+
+    def health(self) -> str:
+        return "ok"
+
+
+async def _try(answer: Awaitable[object]) -> None:
+    """What cannot be told the server comes right without it: buckets run empty, leases end.
+
+    Who asks next is told that the server has gone.
+    """
+    try:
+        await answer
+    except (RedisError, OSError):
+        return
+
+
+def _kind(rule: Rule) -> str:
+    return "place" if rule.is_place else "time"
+
+
+def _script(name: str) -> str:
+    return "\n".join((SCRIPTS / f"{part}.lua").read_text("utf-8") for part in ("common", name))

@@ -1,0 +1,37 @@
+"""Where `inflight serve` listens without asking anybody who they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from frontend.serve import ServeError, check_access
+from frontend.settings import Settings, SettingsError
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.com", ""])
+def test_others_are_let_in_only_when_somebody_says_so(host: str, tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="listen-without-authentication"):
+        check_access(Settings(home=tmp_path, host=host))
+    check_access(Settings(home=tmp_path, host=host, authentication="on"))
+    check_access(Settings(home=tmp_path, host=host, listen_without_authentication=True))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_this_machine_needs_no_keys(host: str, tmp_path: Path) -> None:
+    check_access(Settings(home=tmp_path, host=host))
+
+
+def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "issuers.toml"
+    settings = Settings(home=tmp_path, authentication="on", jwt_issuers=path)
+    with pytest.raises(SettingsError, match=r"issuers\.toml"):
+        check_access(settings)
+    path.write_text(
+        '[[issuers]]\nissuer = "i"\naudience = ["a"]\nalgorithms = ["HS256"]\n'
+        f'hmac_key_file = "{tmp_path / "key"}"\n[issuers.defaults]\ntenant = "t"\n'
+    )
+    (tmp_path / "key").write_text("short")
+    with pytest.raises(SettingsError, match="has 5 bytes"):
+        check_access(settings)
