@@ -40,6 +40,11 @@ class Identity:
     expires_at: float | None = None  # Unix seconds
 
     @property
+    def principal(self) -> str:
+        """Whom limits and usage are counted for, of a tenant; empty: anybody."""
+        return self.key_id or " ".join(filter(None, (self.issuer, self.subject)))
+
+    @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
 

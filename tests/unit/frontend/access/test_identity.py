@@ -100,3 +100,10 @@ def test_where_a_credential_is(
     authorization: list[str], api_key: list[str], credential: str | None
 ) -> None:
     assert read_credential(authorization, api_key) == credential
+
+
+def test_a_token_counts_for_its_issuers_subject_and_a_key_for_itself() -> None:
+    token = Identity(tenant="t", issuer="https://login.example", subject="ann")
+    assert token.principal == "https://login.example ann"
+    assert Identity(tenant="t", key_id="3f2a").principal == "3f2a"
+    assert ANYBODY.principal == ""
