@@ -25,6 +25,7 @@ from frontend.limits.gcra import decide
 from frontend.limits.store import Admission, Reservation
 
 PREFIX = b"{inflight}:limits:"
+STEPS = "{inflight}:steps:"  # what is done once for a request, though it may be asked for twice
 LEASE_S = 5.0  # a worker whose event loop stands still for longer loses its places
 RENEWALS = 5  # in a lease
 TIMEOUT_S = 0.5
@@ -47,8 +48,8 @@ class RedisStore:
             timeout=POOL_TIMEOUT_S,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            # Once, for a connection that the server had closed. Where it did run the first time, a
-            # request is counted twice rather than not at all.
+            # Once, for a connection that the server had closed. The scripts know what they have
+            # done already.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
         self._redis = Redis.from_pool(connections)
@@ -89,7 +90,8 @@ class RedisStore:
             arguments += (_kind(rule), rule.full, rule.step, cost)
         try:
             is_admitted, *levels = await self._acquire(
-                keys=[PREFIX + rule.key for rule in rules], args=arguments
+                keys=[f"{STEPS}asked:{place}", *(PREFIX + rule.key for rule in rules)],
+                args=arguments,
             )
         except (RedisError, OSError) as exc:
             raise LimitsUnavailable(reason=f"{type(exc).__name__}: {exc}") from exc
@@ -112,13 +114,13 @@ class RedisStore:
 
     async def _settle_now(self, reservation: Reservation, num_tokens: int) -> None:
         excess = num_tokens - reservation.num_tokens
-        keys: list[bytes] = []
+        keys: list[str | bytes] = [f"{STEPS}settled:{reservation.place}"]
         arguments: list[str | float] = [reservation.place]
         for rule in reservation.rules:
             if rule.is_place or (excess and rule.unit is Unit.TOKENS):
                 keys.append(PREFIX + rule.key)
                 arguments += (_kind(rule), rule.full, excess * rule.step)
-        if keys:
+        if len(keys) > 1:
             await _try(self._settle(keys=keys, args=arguments))
 
     async def _renew_for_ever(self) -> None:
