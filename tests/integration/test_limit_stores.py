@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frontend.limits.buckets import LimitSet, Rule, Unit, rules_for
-from frontend.limits.gcra import BucketState, decide
+from frontend.limits.gcra import MAX_FULL, BucketState, decide
 from frontend.limits.store import Admission, LimitStore, Reservation
 from tests.integration.limit_worlds import LmdbWorld, MemoryWorld, RedisWorld, World
 from tests.integration.redis_server import RedisServer
@@ -24,7 +24,9 @@ LIMITS = LimitSet(
 )
 RULES = rules_for("key:a", LIMITS)
 OTHER_RULES = rules_for("tenant:t", LimitSet(requests_per_minute=7, concurrent_requests=4))
+TIMED = [rule for rule in RULES + OTHER_RULES if not rule.is_place]
 DAY_S = 86_400.0
+EDGE = 0.45  # of a unit
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +247,8 @@ STEPS = st.lists(
 class Book:
     """What was let in, by bucket: no stretch of time may have more than it holds and what ran out.
 
-    Time is what has passed, whatever the clock was set to.
+    Time is what has passed, whatever the clock was set to. Until it is set back, the book knows how
+    much is in each bucket, too, counted in units.
     """
 
     def __init__(self) -> None:
@@ -253,16 +256,31 @@ class Book:
         self._started = time.monotonic()
         self._net: dict[str, float] = {}
         self._least: dict[str, float] = {}
+        self._counted: dict[str, tuple[float, float]] = {}  # units taken, when
+        self.is_exact = True
 
     def pass_time(self, seconds: float) -> None:
         self._passed_s += seconds
 
     def add(self, rule: Rule, number: int) -> None:
-        passed_s = self._passed_s + time.monotonic() - self._started
-        before = self._net.get(rule.name, 0.0) - passed_s / rule.step
+        """Above 0: let in; below: given back."""
+        before = self._net.get(rule.name, 0.0) - self._now() / rule.step
         self._least[rule.name] = min(self._least.get(rule.name, 0.0), before)
         self._net[rule.name] = self._net.get(rule.name, 0.0) + number
         assert before + number - self._least[rule.name] <= rule.capacity + 0.01, rule
+
+    def count(self, rule: Rule, number: int) -> None:
+        """As `add`, and what was used beyond a reservation."""
+        counted = min(max(self.level(rule) + number, 0.0), MAX_FULL * rule.capacity)
+        self._counted[rule.name] = (counted, self._now())
+
+    def level(self, rule: Rule) -> float:
+        """Units that are taken."""
+        counted, then = self._counted.get(rule.name, (0.0, 0.0))
+        return max(counted - (self._now() - then) / rule.step, 0.0)
+
+    def _now(self) -> float:
+        return self._passed_s + time.monotonic() - self._started
 
 
 class Play:
@@ -291,24 +309,41 @@ class Play:
     async def _acquire(self, worker: int, num_tokens: int) -> None:
         store = self._workers[worker]
         admission = await store.acquire(RULES + OTHER_RULES, num_tokens)
-        refused_by = admission.decision.refused_by
+        self._check_exactly(admission, num_tokens)
         if admission.reservation is not None:
             self._running.append((store, admission.reservation))
-            for rule in admission.decision.rules:
-                if not rule.is_place:
-                    self._book.add(rule, num_tokens if rule.unit is Unit.TOKENS else 1)
-        elif not self._running and not self._may_be_held:
-            assert refused_by is not None
-            assert not refused_by.is_place
+            for rule in TIMED:
+                number = num_tokens if rule.unit is Unit.TOKENS else 1
+                self._book.add(rule, number)
+                self._book.count(rule, number)
         assert len(self._running) <= 3
+
+    def _check_exactly(self, admission: Admission, num_tokens: int) -> None:
+        """What fits is let in, and what does not fit is not; the edge itself is rounding's."""
+        over = [
+            self._book.level(rule)
+            + (num_tokens if rule.unit is Unit.TOKENS else 1)
+            - rule.capacity
+            for rule in TIMED
+            if rule.unit is not Unit.TOKENS or num_tokens
+        ]
+        if not self._may_be_held:
+            over.append(len(self._running) + 1 - 3)
+        elif max(over) <= EDGE:
+            return  # there may be a place, or none
+        if self._book.is_exact and abs(max(over)) > EDGE:
+            assert admission.decision.is_admitted == (max(over) <= 0), over
 
     async def _settle(self, which: int, num_tokens: int) -> None:
         if self._running:
             _, reservation = self._running.pop(which % len(self._running))
             await reservation.settle(num_tokens)
+            excess = num_tokens - reservation.num_tokens
             for rule in RULES:
-                if rule.unit is Unit.TOKENS and num_tokens < reservation.num_tokens:
-                    self._book.add(rule, num_tokens - reservation.num_tokens)
+                if rule.unit is Unit.TOKENS:
+                    self._book.count(rule, excess)
+                    if excess < 0:
+                        self._book.add(rule, excess)
 
     async def _kill(self, worker: int, _: int) -> None:
         killed = self._workers[worker]
@@ -325,6 +360,7 @@ class Play:
 
     async def _set_back(self, seconds: int, _: int) -> None:
         await self._world.advance(-seconds)
+        self._book.is_exact = False
 
     async def _come_right_again(self) -> None:
         for worker in self._workers:
