@@ -321,9 +321,7 @@ class Play:
     def _check_exactly(self, admission: Admission, num_tokens: int) -> None:
         """What fits is let in, and what does not fit is not; the edge itself is rounding's."""
         over = [
-            self._book.level(rule)
-            + (num_tokens if rule.unit is Unit.TOKENS else 1)
-            - rule.capacity
+            self._book.level(rule) + (num_tokens if rule.unit is Unit.TOKENS else 1) - rule.capacity
             for rule in TIMED
             if rule.unit is not Unit.TOKENS or num_tokens
         ]
