@@ -36,6 +36,7 @@ NUM_WORKERS = 4
 NUM_CLIENTS = 16
 REQUESTS_OF_CONNECTION = 10  # then another one, which another worker may accept
 REFUSED_PAUSE_S = 0.01
+MORE_S = 0.2
 ANSWER_TOKENS = 20  # of which a request may reserve more
 RADIX = 900  # of the numbers in prompts, all below the vocabulary's size
 PROMPT_TOKENS = 3
@@ -157,6 +158,7 @@ class Asked:
 
     number: int
     sent_at: float
+    is_numbered: bool = True  # its prompt is its number
     status: int | None = None  # None: the connection broke
     answered_at: float = 0.0
     num_tokens: int = 0  # used, as the answer says
@@ -172,6 +174,7 @@ class Clients:
         self._max_tokens = max_tokens
         self.asked: list[Asked] = []
         self.is_stopping = False
+        self._refused = asyncio.Event()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as clients:
@@ -184,6 +187,12 @@ class Clients:
             return await self._ask(reader, writer, prompt)
         finally:
             writer.close()
+
+    async def until_refused(self) -> None:
+        """From now on; some more are refused before it returns."""
+        self._refused.clear()
+        await self._refused.wait()
+        await asyncio.sleep(MORE_S)
 
     async def fill_up(self) -> None:
         """Ask for exactly as many tokens as are left until not even the least request fits."""
@@ -209,7 +218,7 @@ class Clients:
         writer: asyncio.StreamWriter,
         prompt: list[int] | None = None,
     ) -> Asked:
-        asked = Asked(number=next(_numbers), sent_at=time.monotonic())
+        asked = Asked(number=next(_numbers), sent_at=time.monotonic(), is_numbered=prompt is None)
         self.asked.append(asked)
         numbered = [*divmod(asked.number, RADIX), 7]
         body = {"model": "tiny", "prompt": prompt or numbered, "max_tokens": self._max_tokens}
@@ -221,6 +230,8 @@ class Clients:
             return asked
         asked.answered_at = time.monotonic()
         asked.status = status
+        if status == 429:
+            self._refused.set()
         if status == 200:
             asked.num_tokens = answer["usage"]["total_tokens"]
         return asked

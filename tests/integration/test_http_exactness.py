@@ -116,14 +116,15 @@ class Hammered:
     def taken(self) -> tuple[float, float]:
         """What has gone out of the bucket, at the least and at the most: it was never empty."""
         first = self.admitted[0]
-        passed_s = self.at[0] - first.answered_at, self.at[1] - first.sent_at
-        return tuple((self.level + one) / self.rule.step for one in passed_s)
+        least_s, most_s = self.at[0] - first.answered_at, self.at[1] - first.sent_at
+        return (self.level + least_s) / self.rule.step, (self.level + most_s) / self.rule.step
 
     def bound(self, last: Asked) -> tuple[float, float]:
         """What is in the bucket, and runs into it until the last request is decided."""
         first = self.admitted[0]
-        passed_s = last.sent_at - first.answered_at, last.answered_at - first.sent_at
-        return tuple(self.rule.capacity + one / self.rule.step for one in passed_s)
+        least_s, most_s = last.sent_at - first.answered_at, last.answered_at - first.sent_at
+        step, capacity = self.rule.step, self.rule.capacity
+        return capacity + least_s / step, capacity + most_s / step
 
 
 class Hammer:
@@ -145,9 +146,7 @@ class Hammer:
         running = asyncio.create_task(self.clients.run())
         try:
             yield
-            while self.clients.asked[-1].status != 429:  # nothing is left
-                await asyncio.sleep(0.01)
-            await asyncio.sleep(0.2)
+            await self.clients.until_refused()
         finally:
             self.clients.is_stopping = True
             await running

@@ -125,6 +125,18 @@ def test_what_was_not_used_comes_back(world: World, runner: asyncio.Runner) -> N
     runner.run(scenario())
 
 
+def test_what_is_cancelled_was_never_asked(world: World, runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        store = await world.worker()
+        reservation = await reserve(store, RULES, 100)
+        await reservation.cancel()
+        await reservation.settle(50)  # only the first one counts
+        states = (await store.acquire(RULES, 0, 0)).decision.states()
+        assert [state.remaining for state in states] == [rule.capacity for rule in RULES]
+
+    runner.run(scenario())
+
+
 def test_what_was_used_beyond_is_owed(world: World, runner: asyncio.Runner) -> None:
     async def scenario() -> None:
         store = await world.worker()
@@ -236,6 +248,7 @@ STEPS = st.lists(
         st.tuples(st.just("acquire"), st.integers(0, 2), st.integers(0, 110)),
         st.tuples(st.just("acquire"), st.integers(0, 2), st.integers(0, 20)),
         st.tuples(st.just("settle"), st.integers(0, 20), st.integers(0, 120)),
+        st.tuples(st.just("cancel"), st.integers(0, 20), st.just(0)),
         st.tuples(st.just("kill"), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("advance"), st.integers(0, 90), st.just(0)),
         st.tuples(st.just("set back"), st.integers(1, 5000), st.just(0)),
@@ -298,6 +311,7 @@ class Play:
         actions = {
             "acquire": self._acquire,
             "settle": self._settle,
+            "cancel": self._cancel,
             "kill": self._kill,
             "advance": self._advance,
             "set back": self._set_back,
@@ -342,6 +356,15 @@ class Play:
                     self._book.count(rule, excess)
                     if excess < 0:
                         self._book.add(rule, excess)
+
+    async def _cancel(self, which: int, _: int) -> None:
+        if self._running:
+            _, reservation = self._running.pop(which % len(self._running))
+            await reservation.cancel()
+            for rule in TIMED:
+                number = reservation.num_tokens if rule.unit is Unit.TOKENS else 1
+                self._book.count(rule, -number)
+                self._book.add(rule, -number)
 
     async def _kill(self, worker: int, _: int) -> None:
         killed = self._workers[worker]
