@@ -16,7 +16,8 @@ from datetime import date
 from typing import Protocol
 
 from frontend.errors import QuotaExceeded
-from frontend.usage.prices import Budget, shown
+from frontend.limits.policy import Budget
+from frontend.usage.prices import billionths, shown
 from frontend.usage.record import UsageRow, month_of, next_month, time_of
 
 REFRESH_S = 1.0
@@ -75,9 +76,11 @@ class Budgets:
         self._touched.add(tenant)
         used = self._stored.get(tenant, Used()) + self._unseen.get(tenant, Used())
         if budget.tokens is not None and used.tokens >= budget.tokens:
-            raise self._used_up("tokens", tenant, str(budget.tokens), str(used.tokens))
-        if budget.cost is not None and used.cost >= budget.cost:
-            raise self._used_up("money", tenant, shown(budget.cost), shown(used.cost))
+            raise self._used_up(
+                "budget_used_up.tokens", tenant, str(budget.tokens), str(used.tokens)
+            )
+        if budget.money is not None and used.cost >= (limit := billionths(budget.money)):
+            raise self._used_up("budget_used_up.money", tenant, shown(limit), shown(used.cost))
 
     def add(self, row: UsageRow) -> None:
         """Count what is on its way to the database."""
@@ -136,9 +139,9 @@ class Budgets:
         self._month_ends = time_of(next_month(self._month))
         self._stored, self._unseen = {}, {}
 
-    def _used_up(self, what: str, tenant: str, limit: str, used: str) -> QuotaExceeded:
+    def _used_up(self, key: str, tenant: str, limit: str, used: str) -> QuotaExceeded:
         return QuotaExceeded(
-            f"budget_used_up.{what}",
+            key,
             tenant=tenant,
             month=f"{self._month:%Y-%m}",
             limit=limit,
