@@ -41,9 +41,9 @@ async def opened(log: UsageLog) -> AsyncIterator[UsageLog]:
 
 async def until(is_so: Callable[[], bool], timeout_s: float = 5.0) -> None:
     deadline = time.monotonic() + timeout_s
-    while not is_so() and time.monotonic() < deadline:
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not come true in time"
         await asyncio.sleep(0.002)
-    assert is_so(), "it did not come true in time"
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
