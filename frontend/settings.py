@@ -54,6 +54,7 @@ class Settings:
     database_url: str = field(default="", repr=False)  # PostgreSQL's; empty: SQLite in the home
     jwt_issuers: Path | None = None  # a file, see access/issuers.py; None: no JWT is taken
     listen_without_authentication: bool = False  # elsewhere than on this machine
+    limits_file: Path | None = None  # see limits/policy_file.py; None: limits.toml in the home
 
     max_body_bytes: int = 16 * 2**20
     request_timeout_s: float = 600.0  # the longest silence of a response
@@ -67,8 +68,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
-        if self.jwt_issuers is not None:
-            object.__setattr__(self, "jwt_issuers", Path(self.jwt_issuers).expanduser().absolute())
+        for name in ("jwt_issuers", "limits_file"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path).expanduser().absolute())
         self._check("port", 0 <= self.port < 65536, "must be a port number")
         for name in ("triton_grpc_port", "triton_metrics_port", "triton_http_port"):
             self._check(name, 0 < getattr(self, name) < 65536, "must be a port number")
