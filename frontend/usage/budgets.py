@@ -16,7 +16,7 @@ from datetime import date
 from typing import Protocol
 
 from frontend.errors import QuotaExceeded
-from frontend.limits.policy import Budget
+from frontend.limits.policy_file import PolicyFile
 from frontend.usage.prices import billionths, shown
 from frontend.usage.record import UsageRow, month_of, next_month, time_of
 
@@ -34,12 +34,6 @@ class Used:
         return Used(self.tokens + other.tokens, self.cost + other.cost)
 
 
-class BudgetList(Protocol):
-    """What of the policy is asked here."""
-
-    def budget(self, tenant: str) -> Budget | None: ...
-
-
 class MonthTotals(Protocol):
     """What of `UsageStore` is asked here."""
 
@@ -52,10 +46,10 @@ class Budgets:
     """One worker's; `refresh` is the business of its `UsageLog`."""
 
     def __init__(
-        self, totals: MonthTotals, policy: BudgetList, *, refresh_s: float = REFRESH_S
+        self, totals: MonthTotals, limits: PolicyFile, *, refresh_s: float = REFRESH_S
     ) -> None:
         self._store = totals
-        self._policy = policy
+        self._limits = limits
         self._refresh_s = refresh_s
         self._refreshed_at = float("-inf")  # time.monotonic()
         self._month = date.min
@@ -69,7 +63,7 @@ class Budgets:
         Raises:
             QuotaExceeded: the tenant has used up its budget of this month.
         """
-        budget = self._policy.budget(tenant)
+        budget = self._limits.policy.budget(tenant)
         if budget is None:
             return
         self._turn_page(time.time())
@@ -124,7 +118,7 @@ class Budgets:
 
     def _count(self, row: UsageRow) -> None:
         record = row.record
-        if self._policy.budget(record.tenant) is None or record.at < self._month_begins:
+        if self._limits.policy.budget(record.tenant) is None or record.at < self._month_begins:
             return
         used = Used(record.tokens, row.cost)
         self._unseen[record.tenant] = self._unseen.get(record.tenant, Used()) + used

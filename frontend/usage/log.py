@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from frontend.limits.policy_file import PolicyFile
 from frontend.usage.budgets import Budgets
-from frontend.usage.prices import PriceList, cost_of
+from frontend.usage.prices import cost_of
 from frontend.usage.record import UsageRecord, UsageRow
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class UsageLog:
     def __init__(
         self,
         rows: UsageRows,
-        prices: PriceList,
+        limits: PolicyFile,
         budgets: Budgets,
         *,
         flush_s: float = FLUSH_S,
@@ -52,7 +53,7 @@ class UsageLog:
         close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._store = rows
-        self._prices = prices
+        self._limits = limits
         self._budgets = budgets
         self._flush_s = flush_s
         self._max_waiting = max_waiting
@@ -74,7 +75,7 @@ class UsageLog:
         be stopping.
         """
         row_id = f"{self._writer}-{next(self._numbers)}"
-        row = UsageRow(id=row_id, record=record, cost=cost_of(record, self._prices))
+        row = UsageRow(id=row_id, record=record, cost=cost_of(record, self._limits.policy))
         self._waiting.append(row)
         self._budgets.add(row)
         if len(self._waiting) > self._max_waiting:

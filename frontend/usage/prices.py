@@ -8,24 +8,17 @@ from __future__ import annotations
 
 import functools
 from decimal import ROUND_HALF_UP, Decimal
-from typing import Protocol
 
-from frontend.limits.policy import Price
+from frontend.limits.policy import Policy, Price
 from frontend.usage.record import UsageRecord
 
 BILLION = 10**9
 MILLION = 10**6
 
 
-class PriceList(Protocol):
-    """What of the policy is asked here."""
-
-    def price(self, model: str) -> Price | None: ...
-
-
-def cost_of(record: UsageRecord, prices: PriceList) -> int:
+def cost_of(record: UsageRecord, policy: Policy) -> int:
     """Of one request, in billionths of the currency, rounded half up."""
-    price = prices.price(record.model)
+    price = policy.price(record.model)
     if price is None:
         return 0
     prompt, cached, completion = _per_million(price)

@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+from frontend.limits.policy import Policy
+from frontend.limits.policy_file import PolicyFile
 from frontend.usage.budgets import Used
 from frontend.usage.record import UsageRecord, UsageRow, month_of
 
@@ -24,6 +27,13 @@ def record(**fields: Any) -> UsageRecord:
         "outcome": "stop",
     }
     return UsageRecord(**{**given, **fields})
+
+
+def in_force(policy: Policy) -> PolicyFile:
+    """As if it had been read from a file."""
+    limits = PolicyFile(Path("limits.toml"), is_required=False)
+    limits.policy = policy
+    return limits
 
 
 class FakeUsageStore:

@@ -13,7 +13,7 @@ from frontend.usage import budgets as budgets_module
 from frontend.usage.budgets import Budgets
 from frontend.usage.log import UsageLog
 from frontend.usage.record import UsageRow, time_of
-from tests.fakes.usage import FakeUsageStore, record
+from tests.fakes.usage import FakeUsageStore, in_force, record
 
 POLICY = Policy(
     budgets={"acme": Budget(tokens=100), "rich": Budget(money=0.001), "*": Budget(tokens=10**9)},
@@ -49,7 +49,7 @@ def store() -> FakeUsageStore:
 
 @pytest.fixture
 def budgets(store: FakeUsageStore, clock: Clock) -> Budgets:
-    return Budgets(store, POLICY, refresh_s=0.0)
+    return Budgets(store, in_force(POLICY), refresh_s=0.0)
 
 
 def row(number: int, **fields: object) -> UsageRow:
@@ -126,8 +126,8 @@ async def test_what_comes_while_the_database_is_read_counts_once(
 
 async def test_money_is_used_up_as_tokens_are(store: FakeUsageStore, clock: Clock) -> None:
     clock.now = time.time()
-    budgets = Budgets(store, POLICY)
-    log = UsageLog(store, POLICY, budgets)
+    budgets = Budgets(store, in_force(POLICY))
+    log = UsageLog(store, in_force(POLICY), budgets)
     log.add(record(tenant="rich", prompt_tokens=99, completion_tokens=0))
     assert not is_refused(budgets, "rich"), "0.00099 of 0.001"
     log.add(record(tenant="rich", prompt_tokens=1, completion_tokens=0))
@@ -171,7 +171,7 @@ async def test_a_month_that_ends_while_the_database_is_read_is_not_taken_for_the
 async def test_nobody_is_asked_for_where_nothing_is_limited(
     store: FakeUsageStore, clock: Clock
 ) -> None:
-    budgets = Budgets(store, Policy(), refresh_s=0.0)
+    budgets = Budgets(store, in_force(Policy()), refresh_s=0.0)
     budgets.check("acme")
     budgets.add(row(1))
     await budgets.refresh([])

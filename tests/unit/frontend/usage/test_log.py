@@ -13,7 +13,7 @@ from frontend.errors import QuotaExceeded
 from frontend.limits.policy import Budget, Policy, Price
 from frontend.usage.budgets import Budgets
 from frontend.usage.log import MAX_GROUP, UsageLog
-from tests.fakes.usage import FakeUsageStore, record
+from tests.fakes.usage import FakeUsageStore, in_force, record
 
 POLICY = Policy(
     prices={"tiny": Price(prompt=1.0, completion=2.0)}, budgets={"poor": Budget(tokens=10)}
@@ -26,7 +26,7 @@ def store() -> FakeUsageStore:
 
 
 def make_log(store: FakeUsageStore, **options: Any) -> UsageLog:
-    return UsageLog(store, POLICY, Budgets(store, POLICY, refresh_s=0.0),
+    return UsageLog(store, in_force(POLICY), Budgets(store, in_force(POLICY), refresh_s=0.0),
                     **{"flush_s": 0.01, **options})  # fmt: skip
 
 
@@ -180,8 +180,8 @@ async def test_old_rows_are_collected_between_the_groups(store: FakeUsageStore) 
 
 
 async def test_a_tenant_is_stopped_at_its_budget_through_the_log(store: FakeUsageStore) -> None:
-    budgets = Budgets(store, POLICY, refresh_s=0.0)
-    log = UsageLog(store, POLICY, budgets, flush_s=0.01)
+    budgets = Budgets(store, in_force(POLICY), refresh_s=0.0)
+    log = UsageLog(store, in_force(POLICY), budgets, flush_s=0.01)
     async with opened(log):
         used = record(tenant="poor", prompt_tokens=3, completion_tokens=0)
         for _ in range(4):  # written and read between them: 3, 6, 9, 12 of 10
