@@ -14,7 +14,7 @@ from sanic.constants import HTTPMethod
 
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
-from frontend.api.guard import guarded
+from frontend.api.guard import guarded, limited
 from frontend.api.lifecycle import answer_other_method, counted, install_lifecycle
 from frontend.api.openapi import describe
 from frontend.catalog import Catalog
@@ -69,6 +69,8 @@ def _add_routes(app: Sanic[Config, Any]) -> None:
     methods: dict[str, set[str]] = {}
     for route in ROUTES:
         handler = counted(route.handler) if route.is_work else route.handler
+        if route.is_limited:
+            handler = limited(handler)
         handler = guarded(handler, route.scope)
         own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)

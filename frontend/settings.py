@@ -62,6 +62,7 @@ class Settings:
     drain_timeout_s: float = 30.0  # what running requests get when the server stops
     cors_origins: str = ""  # of web pages that may use this server, comma between; "*": of all
     response_retention_days: float = 30.0  # how long /v1/responses keeps what it stores
+    usage_retention_days: float = 90.0  # how long each request's row is kept; sums stay for good
     log_level: str = "info"
     log_format: str = "text"  # or "json"
 
@@ -90,8 +91,8 @@ class Settings:
             "keep_alive_interval_s", 0 < self.keep_alive_interval_s < inf, "must be positive"
         )
         self._check("drain_timeout_s", 0 <= self.drain_timeout_s < inf, "must be 0 or more")
-        retention = self.response_retention_days
-        self._check("response_retention_days", 0 < retention < inf, "must be positive")
+        for name in ("response_retention_days", "usage_retention_days"):
+            self._check(name, 0 < getattr(self, name) < inf, "must be positive")
         self._check("authentication", self.authentication in ("on", "off"), "must be on or off")
         if self.database_url and not _POSTGRES.match(self.database_url):
             # without its value, which has a password in it
