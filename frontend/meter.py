@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,36 +17,25 @@ from frontend.errors import LimitsUnavailable
 from frontend.limits.buckets import Rule, token_capacity
 from frontend.limits.gcra import Decision
 from frontend.limits.headers import limit_headers, refusal
-from frontend.limits.policy import Policy
+from frontend.limits.policy_file import PolicyFile
 from frontend.limits.store import LimitStore, Reservation
 from frontend.prepare import PreparedRequest
 from frontend.telemetry.metrics import Metrics
 from frontend.telemetry.requests import RequestRecord, current_request
 from frontend.types import GenerationRequest
+from frontend.usage.budgets import Budgets
 from frontend.usage.record import UsageRecord
 
 CLOSE_TIMEOUT_S = 5.0  # for requests that are being cancelled when the server has stopped
-POLL_S = 0.01
 # Of what a bucket has room for, an answer of no given length takes this part at the most: so that
 # one can be asked for while another is given, and when the bucket is not quite empty.
 OPEN_SHARE = 2
 
 
-class Policies(Protocol):
-    @property
-    def policy(self) -> Policy:
-        """The one in force."""
-        ...
-
-
 class UsageSink(Protocol):
+    """What of `UsageLog` is asked here."""
+
     def add(self, record: UsageRecord) -> None: ...
-
-
-class Budgets(Protocol):
-    def check(self, tenant: str) -> None:
-        """Raises QuotaExceeded when the tenant has used up its budget."""
-        ...
 
 
 class Meter:
@@ -60,27 +49,31 @@ class Meter:
     def __init__(
         self,
         *,
-        policies: Policies,
+        limits: PolicyFile,
         store: LimitStore,
         metrics: Metrics,
         usage: UsageSink,
         budgets: Budgets,
         stranger: Identity = ANYBODY,
     ) -> None:
-        self._policies = policies
+        self._limits = limits
         self._store = store
         self._metrics = metrics
         self._usage = usage
         self._budgets = budgets
         self._stranger = stranger
         self._open: set[Charge] = set()
+        self._all_ended: asyncio.Event | None = None  # the meter is being closed
         self._running: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Let what is ending be settled and counted."""
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        while (self._open or self._running) and time.monotonic() < deadline:
-            await asyncio.sleep(POLL_S)
+        if self._open:
+            self._all_ended = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_ended.wait(), CLOSE_TIMEOUT_S)
+        if self._running:
+            await asyncio.wait(self._running)
         await self._store.close()
 
     def health(self) -> str:
@@ -120,9 +113,7 @@ class Meter:
 
     def charge_prompts(self, request_id: str, model: str, num_tokens: int) -> Charge:
         """One request whose answer has no tokens, as `charge`."""
-        return Charge(
-            self, request_id=request_id, model=model, num_parts=1, num_tokens=num_tokens
-        )
+        return Charge(self, request_id=request_id, model=model, num_parts=1, num_tokens=num_tokens)
 
     @asynccontextmanager
     async def charge_request(self) -> AsyncIterator[None]:
@@ -142,7 +133,7 @@ class Meter:
 
     async def _look(self, record: RequestRecord) -> Decision:
         """How the buckets stand; where that cannot be known nothing is let in."""
-        rules = self._policies.policy.rules(record.identity or self._stranger, record.address)
+        rules = self._limits.policy.rules(record.identity or self._stranger, record.address)
         try:
             return (await self._store.acquire(rules, 0, num_requests=0)).decision
         except LimitsUnavailable:
@@ -156,7 +147,7 @@ class Meter:
         return reservation
 
     def count(self, charge: Charge, outcome: str) -> None:
-        self._open.discard(charge)
+        self.forget(charge)
         for part in charge.parts:
             self._count_part(charge, part)
         identity = charge.identity or ANYBODY
@@ -177,6 +168,8 @@ class Meter:
 
     def forget(self, charge: Charge) -> None:
         self._open.discard(charge)
+        if self._all_ended is not None and not self._open:
+            self._all_ended.set()
 
     def run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -197,7 +190,7 @@ class Meter:
     def _rules(self, model: str | None) -> tuple[Rule, ...]:
         record = current_request.get()
         address = "" if record is None else record.address
-        return self._policies.policy.rules(current_identity.get(), address, model)
+        return self._limits.policy.rules(current_identity.get(), address, model)
 
     def _count_part(self, charge: Charge, part: Part) -> None:
         first_token_s = None if part.first_at is None else part.first_at - part.started_at

@@ -34,10 +34,7 @@ def _generate(
 ) -> AsyncGenerator[tuple[int, TextChunk], None]:
     """All prompts at once in the engine's batch; each chunk behind the index of its prompt."""
     return fan_in(
-        [
-            charge.observe(one.generation, generate(one, context.engine))
-            for one in prepared.requests
-        ]
+        [charge.observe(one.generation, generate(one, context.engine)) for one in prepared.requests]
     )
 
 

@@ -24,9 +24,7 @@ async def create_embedding(request: Request) -> HTTPResponse:
         vectors = await charge.whole(
             prepared.model,
             prepared.num_tokens,
-            context.engine.embed(
-                prepared.model, prepared.rows, prepared_for=prepared.prepared_for
-            ),
+            context.engine.embed(prepared.model, prepared.rows, prepared_for=prepared.prepared_for),
         )
     return json_response(
         encode_embeddings(
