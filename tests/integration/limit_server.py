@@ -137,19 +137,13 @@ def worker_processes(
                 process.wait(TIMEOUT_S)
 
 
-def make_key(settings: Settings, limits: LimitSet) -> tuple[ApiKey, str]:
+async def make_key(settings: Settings, limits: LimitSet) -> tuple[ApiKey, str]:
     """A key that the server of these settings takes, and its secret."""
-
-    async def make() -> tuple[ApiKey, str]:
-        database = await Database.open(settings.database_address)
-        try:
-            key = ApiKey(id="", name="hot", limits=limits)
-            made: tuple[ApiKey, str] = await ApiKeyStore(database).create(key)
-            return made
-        finally:
-            await database.close()
-
-    return asyncio.run(make())
+    database = await Database.open(settings.database_address)
+    try:
+        return await ApiKeyStore(database).create(ApiKey(id="", name="hot", limits=limits))
+    finally:
+        await database.close()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from frontend.limits.buckets import LimitSet, Rule, rules_for
+from frontend.limits.buckets import LimitSet, Rule, Unit, rules_for
 from frontend.limits.opening import limit_store
 from frontend.settings import Settings
+from frontend.store.api_keys import ApiKey
 from tests.integration.limit_server import (
     ANSWER_TOKENS,
     NUM_WORKERS,
@@ -82,11 +83,18 @@ def settings(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    settings: Settings
+    workers: WorkerProcesses
+    engine: EngineThread
+
+
 @pytest.fixture(scope="module")
-def workers(settings: Settings, num_kills: int) -> Iterator[WorkerProcesses]:
+def server(settings: Settings, engine: EngineThread, num_kills: int) -> Iterator[Server]:
     metrics_dir = settings.home / "metrics"
     with worker_processes(settings, metrics_dir, is_forked=not num_kills) as workers:
-        yield workers
+        yield Server(settings=settings, workers=workers, engine=engine)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,17 +136,18 @@ class Hammered:
 
 
 class Hammer:
-    """Clients of one new key, which has one bucket of its own."""
+    """Clients of a key, which has one bucket of its own."""
 
-    def __init__(
-        self, settings: Settings, workers: WorkerProcesses, engine: EngineThread, limits: LimitSet
-    ) -> None:
-        key, secret = make_key(settings, limits)
-        [self._rule] = rules_for(f"key:{key.id}", limits)
-        self._settings = settings
-        self._engine = engine
-        max_tokens = MAX_TOKENS if limits is TOKENS else 1
-        self.clients = Clients(workers.address, secret, max_tokens=max_tokens)
+    def __init__(self, server: Server, key: ApiKey, secret: str) -> None:
+        assert key.limits is not None
+        [self._rule] = rules_for(f"key:{key.id}", key.limits)
+        self._server = server
+        max_tokens = MAX_TOKENS if self._rule.unit is Unit.TOKENS else 1
+        self.clients = Clients(server.workers.address, secret, max_tokens=max_tokens)
+
+    @staticmethod
+    async def of_new_key(server: Server, limits: LimitSet) -> Hammer:
+        return Hammer(server, *await make_key(server.settings, limits))
 
     @asynccontextmanager
     async def hammering(self) -> AsyncIterator[None]:
@@ -153,7 +162,7 @@ class Hammer:
 
     async def result(self) -> Hammered:
         level, at = await self._level()
-        numbers = self._engine.numbers()
+        numbers = self._server.engine.numbers()
         assert len(set(numbers)) == len(numbers), "nothing is asked twice"
         own = {one.number for one in self.clients.asked}
         return Hammered(
@@ -165,10 +174,10 @@ class Hammer:
         )
 
     async def _level(self) -> tuple[float, tuple[float, float]]:
+        settings = self._server.settings
         store = limit_store(
-            self._settings.limits_url, self._settings.home, has_local_fallback=False,
-            num_frontends=1,
-        )  # fmt: skip
+            settings.limits_url, settings.home, has_local_fallback=False, num_frontends=1
+        )
         await store.open()
         before = time.monotonic()
         peek = await store.acquire([self._rule], 0, 0)
@@ -178,9 +187,9 @@ class Hammer:
 
 
 async def test_requests_are_exactly_as_many_as_the_bucket_has(
-    settings: Settings, workers: WorkerProcesses, engine: EngineThread
+    server: Server,
 ) -> None:
-    hammer = Hammer(settings, workers, engine, REQUESTS)
+    hammer = await Hammer.of_new_key(server, REQUESTS)
     async with hammer.hammering():
         await asyncio.sleep(HAMMER_S)
     found = await hammer.result()
@@ -193,10 +202,10 @@ async def test_requests_are_exactly_as_many_as_the_bucket_has(
 
 
 async def test_tokens_are_exactly_as_many_as_the_bucket_has(
-    settings: Settings, workers: WorkerProcesses, engine: EngineThread
+    server: Server,
 ) -> None:
     """Nine times as many are reserved as used: what is given back is let in again."""
-    hammer = Hammer(settings, workers, engine, TOKENS)
+    hammer = await Hammer.of_new_key(server, TOKENS)
     async with hammer.hammering():
         await asyncio.sleep(HAMMER_S)
     await hammer.clients.fill_up()
@@ -208,13 +217,11 @@ async def test_tokens_are_exactly_as_many_as_the_bucket_has(
     assert least - 1 <= used <= most + 1
 
 
-async def test_killed_workers_make_no_request_more_nor_less(
-    settings: Settings, workers: WorkerProcesses, engine: EngineThread, num_kills: int
-) -> None:
+async def test_killed_workers_make_no_request_more_nor_less(server: Server, num_kills: int) -> None:
     """What is gone from the bucket is what the engine got, and what died on its way there."""
-    hammer = Hammer(settings, workers, engine, REQUESTS)
+    hammer = await Hammer.of_new_key(server, REQUESTS)
     async with hammer.hammering():
-        await asyncio.to_thread(workers.kill, num_kills or NUM_KILLS, LONGEST_PAUSE_S)
+        await asyncio.to_thread(server.workers.kill, num_kills or NUM_KILLS, LONGEST_PAUSE_S)
     found = await hammer.result()
     num_lost = len({one.number for one in found.broken} - found.reached)
     least, most = found.taken()
@@ -224,13 +231,11 @@ async def test_killed_workers_make_no_request_more_nor_less(
     assert most >= found.bound(last_refused)[0] - 1
 
 
-async def test_killed_workers_make_no_token_more_nor_less(
-    settings: Settings, workers: WorkerProcesses, engine: EngineThread, num_kills: int
-) -> None:
+async def test_killed_workers_make_no_token_more_nor_less(server: Server, num_kills: int) -> None:
     """What is gone is what was used, and what was reserved for those who died."""
-    hammer = Hammer(settings, workers, engine, TOKENS)
+    hammer = await Hammer.of_new_key(server, TOKENS)
     async with hammer.hammering():
-        await asyncio.to_thread(workers.kill, num_kills or NUM_KILLS, LONGEST_PAUSE_S)
+        await asyncio.to_thread(server.workers.kill, num_kills or NUM_KILLS, LONGEST_PAUSE_S)
     found = await hammer.result()
     least, most = found.taken()
     assert len(found.reached) * USED <= most + 0.1
