@@ -7,7 +7,9 @@ there are few kills, of workers that are forked, which starts them sooner.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ from tests.integration.limit_server import (
     worker_processes,
 )
 from tests.integration.redis_server import RedisServer
+
+logger = logging.getLogger(__name__)
 
 HAMMER_S = 1.0
 NUM_KILLS = 10
@@ -121,6 +125,23 @@ class Hammered:
         """Their workers were killed."""
         return [one for one in self.asked if one.status is None]
 
+    def figures(self) -> str:
+        """For people."""
+        statuses = Counter(one.status for one in self.asked)
+        num_tokens = sum(one.num_tokens for one in self.admitted)
+        num_reached = len({one.number for one in self.broken} & self.reached)
+        least, most = self.taken()
+        return (
+            f"{self.rule.unit} of {self.rule.capacity} a minute in {self.at[0] - self.began:.1f} s: "
+            f"let in {statuses[200]} ({num_tokens} tokens), refused {statuses[429]}, broken "
+            f"{statuses[None]} ({num_reached} reached the engine); gone from the bucket "
+            f"{least:.2f} to {most:.2f}"
+        )
+
+    @property
+    def began(self) -> float:
+        return self.admitted[0].sent_at
+
     def taken(self) -> tuple[float, float]:
         """What has gone out of the bucket, at the least and at the most: it was never empty."""
         first = self.admitted[0]
@@ -165,13 +186,15 @@ class Hammer:
         numbers = self._server.engine.numbers()
         assert len(set(numbers)) == len(numbers), "nothing is asked twice"
         own = {one.number for one in self.clients.asked}
-        return Hammered(
+        found = Hammered(
             rule=self._rule,
             asked=self.clients.asked,
             reached=frozenset(own & set(numbers)),
             level=level,
             at=at,
         )
+        logger.info("%s", found.figures())
+        return found
 
     async def _level(self) -> tuple[float, tuple[float, float]]:
         settings = self._server.settings
