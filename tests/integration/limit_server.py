@@ -24,11 +24,8 @@ from typing import Any, Self
 import msgspec
 import orjson
 
-from frontend.limits.buckets import LimitSet
 from frontend.processes import settings_dict, worker_environment
 from frontend.settings import Settings
-from frontend.store.api_keys import ApiKey, ApiKeyStore
-from frontend.store.database import Database
 from tests.fakes.server import parse_head, request_bytes
 from tests.fakes.triton import FakeModel, FakeTriton
 
@@ -135,15 +132,6 @@ def worker_processes(
             finally:
                 process.stdin.close()
                 process.wait(TIMEOUT_S)
-
-
-async def make_key(settings: Settings, limits: LimitSet) -> tuple[ApiKey, str]:
-    """A key that the server of these settings takes, and its secret."""
-    database = await Database.open(settings.database_address)
-    try:
-        return await ApiKeyStore(database).create(ApiKey(id="", name="hot", limits=limits))
-    finally:
-        await database.close()
 
 
 @dataclass(slots=True, kw_only=True)

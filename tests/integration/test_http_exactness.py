@@ -22,6 +22,7 @@ from frontend.limits.buckets import LimitSet, Rule, Unit, rules_for
 from frontend.limits.opening import limit_store
 from frontend.settings import Settings
 from frontend.store.api_keys import ApiKey
+from tests.fakes.keys import make_key
 from tests.integration.limit_server import (
     ANSWER_TOKENS,
     NUM_WORKERS,
@@ -30,7 +31,6 @@ from tests.integration.limit_server import (
     Clients,
     EngineThread,
     WorkerProcesses,
-    make_key,
     worker_processes,
 )
 from tests.integration.redis_server import RedisServer
@@ -132,15 +132,11 @@ class Hammered:
         num_reached = len({one.number for one in self.broken} & self.reached)
         least, most = self.taken()
         return (
-            f"{self.rule.unit} of {self.rule.capacity} a minute in {self.at[0] - self.began:.1f} s: "
-            f"let in {statuses[200]} ({num_tokens} tokens), refused {statuses[429]}, broken "
-            f"{statuses[None]} ({num_reached} reached the engine); gone from the bucket "
-            f"{least:.2f} to {most:.2f}"
+            f"{self.rule.unit} of {self.rule.capacity} a minute, in "
+            f"{self.at[0] - self.admitted[0].sent_at:.1f} s: let in {statuses[200]} ({num_tokens} "
+            f"tokens), refused {statuses[429]}, broken {statuses[None]} ({num_reached} reached the "
+            f"engine); gone from the bucket {least:.2f} to {most:.2f}"
         )
-
-    @property
-    def began(self) -> float:
-        return self.admitted[0].sent_at
 
     def taken(self) -> tuple[float, float]:
         """What has gone out of the bucket, at the least and at the most: it was never empty."""

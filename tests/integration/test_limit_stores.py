@@ -369,7 +369,7 @@ class Play:
                     if excess < 0:
                         self._book.add(rule, excess)
 
-    async def _cancel(self, which: int, _: int) -> None:
+    async def _cancel(self, which: int, _percent: int) -> None:
         if self._running:
             _, reservation = self._running.pop(which % len(self._running))
             await reservation.cancel()

@@ -38,7 +38,7 @@ const client = new OpenAI({ baseURL, apiKey: requestsKey, fetch: noted });
 const error = await useUp(client);
 exchanges = [];
 const answer = await client.chat.completions.create(question);
-const found = { error, num_choices: answer.choices.length, exchanges };
+const found = { error, num_choices: answer.choices.length, exchanges: [...exchanges] };
 const ofDay = new OpenAI({ baseURL, apiKey: dayKey, fetch: noted });
 await useUp(ofDay);
 exchanges = [];
