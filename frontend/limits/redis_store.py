@@ -94,9 +94,7 @@ class RedisStore:
             self._run(_give_back(deciding))
             raise
 
-    async def _decide(
-        self, rules: Sequence[Rule], num_tokens: int, num_requests: int
-    ) -> Admission:
+    async def _decide(self, rules: Sequence[Rule], num_tokens: int, num_requests: int) -> Admission:
         place = f"{self._worker}:{next(self._numbers)}"
         arguments: list[str | float] = [place, self._lease_s, num_requests]
         for rule in rules:
