@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     Float,
     ForeignKey,
     Integer,
@@ -95,4 +96,49 @@ api_key_changes = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("number", BigInteger, nullable=False),
+)
+
+
+def _amounts() -> list[Column[int]]:
+    names = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens", "cost")
+    return [Column(name, BigInteger, nullable=False) for name in names]
+
+
+# One row a request. Costs are billionths of the currency.
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("request_id", String, nullable=False),
+    Column("tenant", String, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("is_batch", Boolean, nullable=False),
+    *_amounts(),
+)
+
+# What the records of a day (UTC) sum up to. They stay when the records go.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("tenant", String, primary_key=True),
+    Column("principal", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    Column("outcome", String, primary_key=True),
+    Column("is_batch", Boolean, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    *_amounts(),
+)
+
+# The same of a month for budgets, which are read each second: one row a tenant.
+usage_months = Table(
+    "usage_months",
+    metadata,
+    Column("month", Date, primary_key=True),  # its first day
+    Column("tenant", String, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),  # of prompts and answers
+    Column("cost", BigInteger, nullable=False),
 )

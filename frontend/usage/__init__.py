@@ -1,0 +1,1 @@
+"""What was used: by whom, of which model, and what it cost."""
