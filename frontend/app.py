@@ -12,6 +12,7 @@ from sanic import Sanic
 from sanic.config import Config
 from sanic.constants import HTTPMethod
 
+from frontend.api.browsers import BrowserGuard
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
 from frontend.api.guard import guarded
@@ -61,6 +62,7 @@ def create_app(
     app.ctx.docs = Docs.of(describe(ROUTES))
     install_error_handlers(app)
     install_lifecycle(app)
+    app.on_request(BrowserGuard(settings).check)
     _add_lifecycle(app, settings, engine, repository, root_pid or os.getpid())
     return app
 
