@@ -33,8 +33,8 @@ STOP_TIMEOUT_S = 10.0
 
 class KilledWorkers(Workers):
     def kill_one(self, randomness: random.Random) -> None:
-        """kill -9 of one that takes requests, as soon as there is one."""
-        while not (victims := [pid for pid in self._accepting() if pid]):
+        """kill -9 of one that takes requests, as soon as half of all do."""
+        while len(victims := self._accepting()) * 2 < len(self._workers):
             self.watch(CHECK_INTERVAL_S)
         os.kill(randomness.choice(victims), signal.SIGKILL)
 
@@ -49,7 +49,7 @@ class KilledWorkers(Workers):
             self.watch(CHECK_INTERVAL_S)
 
     def _accepting(self) -> list[int]:
-        """Process ids; those of no worker that has died."""
+        """Process ids."""
         found = []
         for one in self._workers:
             process = one._process
