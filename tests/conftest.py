@@ -22,6 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden anew from what is sent"
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=0,
+        help="kill -9 so many workers in each test of exact limits, all started anew (0: a few)",
+    )
 
 
 @pytest.fixture
