@@ -1,7 +1,7 @@
 """`inflight bench --check`: the CPU time that keys, limits and their headers cost a request.
 
-All in this process, with the product's own parts, one request after another: no HTTP, no engine. The
-whole has also what is done for usage, but for its writing behind the answers.
+All in this process, with the product's own parts, one request after another: no HTTP, no engine.
+The whole has also what is done for usage, but for its writing behind the answers.
 """
 
 from __future__ import annotations
