@@ -27,6 +27,7 @@ from frontend.settings import Settings
 from frontend.store.api_keys import ApiKeyStore
 from frontend.store.database import Database
 from frontend.store.responses import ResponseStore
+from frontend.store.usage import UsageStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.drafting import DraftingEngine
@@ -69,7 +70,7 @@ def _add_routes(app: Sanic[Config, Any]) -> None:
     methods: dict[str, set[str]] = {}
     for route in ROUTES:
         handler = counted(route.handler) if route.is_work else route.handler
-        handler = guarded(handler, route.scope)
+        handler = guarded(handler, route.scope, *route.other_scopes)
         own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)
         methods.setdefault(route.path, {"OPTIONS"}).update(own)
@@ -109,6 +110,7 @@ def _add_lifecycle(
             background=BackgroundRuns(responses),
             authenticator=_authenticator(settings, api_keys, opened),
             api_keys=api_keys,
+            usage=UsageStore(database, retention_s=settings.usage_retention_days * DAY_S),
             root_pid=root_pid,
         )
         app.ctx.serving.background.open()
