@@ -209,6 +209,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.RenderedPrompt},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -235,6 +236,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.Tokens},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -247,6 +249,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.Detokenized},
         errors=(InvalidParameter, ModelNotFound),
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "GET",
@@ -286,6 +289,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: anthropic.CountedTokens},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -311,6 +315,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: responses.ResponseInputTokens},
         errors=(*INFERENCE_ERRORS, PreviousResponseNotFound),
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "GET",

@@ -21,6 +21,7 @@ from build_engines.gpu.launch import count_gpus, launched_model, starter
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from build_engines.spec import load_spec, spec_names
+from frontend.limits.opening import check_url
 from frontend.limits.policy_file import policy_file
 from frontend.manage.server import write_server_file
 from frontend.processes import StopRequestedError, StopSignal, Workers
@@ -80,6 +81,7 @@ def check_access(settings: Settings) -> None:
         SettingsError: the issuers of JWTs, or the limits, cannot be used.
     """
     policy_file(settings).check()
+    check_url(settings)
     if settings.is_authenticated:
         from frontend.access.setup import check_issuers  # what others need not load
 

@@ -54,6 +54,10 @@ class Settings:
     database_url: str = field(default="", repr=False)  # PostgreSQL's; empty: SQLite in the home
     jwt_issuers: Path | None = None  # a file, see access/issuers.py; None: no JWT is taken
     listen_without_authentication: bool = False  # elsewhere than on this machine
+    limits_url: str = field(default="", repr=False)  # redis://...; empty: this machine's memory
+    limits_when_unavailable: str = "closed"  # "local": each machine then gives a share of them
+    num_frontends: int = 1  # machines that share a limits_url
+    trusted_proxies: int = 0  # in front of this server; each adds an address to X-Forwarded-For
     limits_file: Path | None = None  # see limits/policy_file.py; None: limits.toml in the home
 
     max_body_bytes: int = 16 * 2**20
@@ -99,6 +103,11 @@ class Settings:
             raise SettingsError("setting 'database_url' must be postgresql://USER@HOST/NAME")
         if self.jwt_issuers is not None and not self.is_authenticated:
             raise SettingsError("setting 'jwt_issuers' needs the setting 'authentication' on")
+        modes = ("closed", "local")
+        is_mode = self.limits_when_unavailable in modes
+        self._check("limits_when_unavailable", is_mode, f"must be {' or '.join(modes)}")
+        self._check("num_frontends", self.num_frontends >= 1, "must be at least 1")
+        self._check("trusted_proxies", self.trusted_proxies >= 0, "must be 0 or more")
         for name in ("triton_url", "triton_metrics_url"):
             self._check(name, _is_address(getattr(self, name)), "must be HOST:PORT")
 

@@ -45,6 +45,7 @@ class Route:
     errors: tuple[type[ServingError], ...] = ()  # beyond those of any body, and 500
     other_scopes: tuple[Scope, ...] = ()  # each is as good
     is_work: bool = False  # counts as an active connection while it runs
+    is_limited: bool = False  # is a request to the limits, though it generates nothing
 
     @property
     def surface(self) -> Surface:
