@@ -13,6 +13,7 @@ from sanic.config import Config
 from sanic.constants import HTTPMethod
 
 from frontend.access.identity import ANYBODY, NOBODY
+from frontend.api.browsers import BrowserGuard
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
 from frontend.api.guard import guarded, limited
@@ -69,6 +70,7 @@ def create_app(
     app.ctx.docs = Docs.of(describe(ROUTES))
     install_error_handlers(app)
     install_lifecycle(app)
+    app.on_request(BrowserGuard(settings).check)
     _add_lifecycle(app, settings, engine, repository, root_pid or os.getpid())
     return app
 

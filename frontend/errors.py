@@ -18,6 +18,8 @@ ServingError                      500
 │   └── VariantNotFound           404
 ├── AuthenticationFailed          401  with WWW-Authenticate
 ├── PermissionDenied              403
+│   ├── CrossOriginRefused        403
+│   └── HostRefused               403
 ├── RateLimited                   429
 │   └── QuotaExceeded             429
 ├── Unavailable                   503  with Retry-After
@@ -170,6 +172,18 @@ class PermissionDenied(ServingError):
 
     status, code, native_code = 403, "permission_denied", "PERMISSION_DENIED"
     type, key = "permission_error", "permission_denied"
+
+
+class CrossOriginRefused(PermissionDenied):
+    """A browser sends it for a page of another origin. Values: origin."""
+
+    code, native_code, key = "cross_origin_refused", "CROSS_ORIGIN_REFUSED", "cross_origin_refused"
+
+
+class HostRefused(PermissionDenied):
+    """It is sent to a name that is not known to be this server's. Values: host."""
+
+    code, native_code, key = "host_refused", "HOST_REFUSED", "host_refused"
 
 
 class RateLimited(ServingError):

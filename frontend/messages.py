@@ -261,6 +261,16 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "The API key has no right to do this: it lacks the scope '{scope}'.",
         "此 API 密钥无权执行该操作：缺少权限 '{scope}'",
     ),
+    "cross_origin_refused": (
+        "Web pages of the origin '{origin}' may not use this server: name it in the setting "
+        "cors_origins to let them in.",
+        "来源为 '{origin}' 的网页无权使用此服务器：如需允许，请在设置 cors_origins 中加入该来源",
+    ),
+    "host_refused": (
+        "This server is not known by the name '{host}': name it in the setting allowed_hosts, or "
+        "ask for it by its address.",
+        "此服务器不以 '{host}' 为名：请在设置 allowed_hosts 中加入该名称，或使用其 IP 地址访问",
+    ),
     "key_not_found": (
         "There is no API key '{key_id}' that this can be done with.",
         "不存在可执行此操作的 API 密钥 '{key_id}'",

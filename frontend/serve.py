@@ -9,7 +9,6 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TextIO
 
@@ -25,7 +24,7 @@ from frontend.limits.opening import check_url
 from frontend.limits.policy_file import policy_file
 from frontend.manage.server import write_server_file
 from frontend.processes import StopRequestedError, StopSignal, Workers
-from frontend.settings import Settings
+from frontend.settings import Settings, is_loopback
 from frontend.triton.desired import DesiredModels
 from frontend.triton.folders import remove_other_versions, write_model_folder
 from frontend.triton.server import EmbeddedTriton, Ports
@@ -93,14 +92,6 @@ def check_access(settings: Settings) -> None:
             "--authentication on (and make one with `inflight keys create`), or say that it may be "
             "so with --listen-without-authentication"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
 _POSTGRES = re.compile(r"postgres(ql)?://\S+/\S+")
+_HOST_NAME = re.compile(r"[^\s/:]+")
 _PLACEMENT = re.compile(r"\s*([^\s=]+=\d+(,\d+)*\s*)*")
 
 
@@ -65,6 +67,8 @@ class Settings:
     keep_alive_interval_s: float = 10.0  # between the SSE comments of a quiet stream
     drain_timeout_s: float = 30.0  # what running requests get when the server stops
     cors_origins: str = ""  # of web pages that may use this server, comma between; "*": of all
+    # names by which this machine is asked, comma between, beside its own; "*": any
+    allowed_hosts: str = ""
     response_retention_days: float = 30.0  # how long /v1/responses keeps what it stores
     usage_retention_days: float = 90.0  # how long each request's row is kept; sums stay for good
     log_level: str = "info"
@@ -87,6 +91,8 @@ class Settings:
         self._check("log_level", self.log_level in levels, f"must be one of {', '.join(levels)}")
         self._check("log_format", self.log_format in ("text", "json"), "must be text or json")
         self._check("cors_origins", self._are_origins(), "must be * or URLs as https://example.com")
+        are_names = all(map(_HOST_NAME.fullmatch, _listed(self.allowed_hosts)))
+        self._check("allowed_hosts", are_names, "must be * or names as gpu.example.com")
         self._check("model", bool(self.model.strip()), "must not be empty")
         self._check("gpus", _PLACEMENT.fullmatch(self.gpus) is not None, "must be NAME=0,1 NAME=2")
         self._check("num_threads", self.num_threads >= 0, "must be 0 or more")
@@ -122,11 +128,20 @@ class Settings:
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        return frozenset(one.strip() for one in self.cors_origins.split(",") if one.strip())
+        return _listed(self.cors_origins)
 
     @property
     def allows_any_origin(self) -> bool:
         return "*" in self.allowed_origins
+
+    @property
+    def known_hosts(self) -> frozenset[str] | None:
+        """Names, in small letters, of which one must stand in `Host` unless it is an address or a
+        name of this machine's own; None: whatever stands there. Who has to send a key needs none.
+        """
+        names = _listed(self.allowed_hosts.lower())
+        is_looked_at = is_loopback(self.host) or bool(names)
+        return None if self.is_authenticated or "*" in names or not is_looked_at else names
 
     @property
     def is_authenticated(self) -> bool:
@@ -151,6 +166,18 @@ class Settings:
         if self.triton_url:
             return f"{self.triton_url.rpartition(':')[0]}:8002"
         return f"127.0.0.1:{self.triton_metrics_port}"
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(one.strip() for one in text.split(",") if one.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_address(address: str | None) -> bool:

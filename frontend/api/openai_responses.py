@@ -10,6 +10,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
+from frontend.access.identity import current_identity
 from frontend.api.body import read_body
 from frontend.api.errors import language_of, report
 from frontend.api.responses import json_response
@@ -28,6 +29,7 @@ from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
 from frontend.protocol.response_request import ResponseRequest
 from frontend.responses.background import follow
 from frontend.responses.conversation import Turn, prepare_turn, read_turn, stored_items
+from frontend.store.own_responses import OwnResponses
 from frontend.store.responses import StoredResponse
 from frontend.types import TextChunk
 
@@ -67,7 +69,7 @@ async def _create_in_background(
         await context.background.start(response, encoder, chunks, language_of(request), charge)
     if not turn.body.stream:
         return json_response(response.shown())
-    await _send(request, follow(context.responses, response.id, after=-1))
+    await _send(request, follow(_own(context), response.id, after=-1))
     return None
 
 
@@ -87,14 +89,14 @@ async def get_response(request: Request, response_id: str) -> HTTPResponse | Non
         return json_response(response.shown())
     if not response.has_events:
         raise InvalidParameter("stream", "no_stream_kept")
-    await _send(request, follow(context.responses, response_id, after=query.starting_after))
+    await _send(request, follow(_own(context), response_id, after=query.starting_after))
     return None
 
 
 async def delete_response(request: Request, response_id: str) -> HTTPResponse:
     """DELETE /v1/responses/{response_id}"""
     context = context_of(request)
-    if not await context.responses.delete(response_id):
+    if not await _own(context).delete(response_id):
         raise ResponseNotFound(response_id=response_id)
     context.background.stop(response_id)
     return json_response({"id": response_id, "object": "response", "deleted": True})
@@ -106,7 +108,7 @@ async def cancel_response(request: Request, response_id: str) -> HTTPResponse:
     response = await _get(context, response_id)
     if not response.is_background:
         raise InvalidRequest("not_in_background")
-    await context.responses.finish(response_id, "cancelled")
+    await _own(context).cancel(response_id)
     context.background.stop(response_id)
     response = await _get(context, response_id)
     if response.status != "cancelled":
@@ -118,7 +120,7 @@ async def list_input_items(request: Request, response_id: str) -> HTTPResponse:
     """GET /v1/responses/{response_id}/input_items"""
     context = context_of(request)
     query = ItemsQuery.read(dict(request.args))
-    items = await stored_items(await _get(context, response_id), context.responses)
+    items = await stored_items(await _get(context, response_id), _own(context))
     return json_response(query.page(items))
 
 
@@ -126,12 +128,17 @@ async def _prepare(request: Request) -> tuple[Turn, PreparedRequest]:
     context = context_of(request)
     body = read_body(request, ResponseRequest)
     body.check()
-    turn = await read_turn(body, context.responses)
+    turn = await read_turn(body, _own(context))
     return turn, await prepare_turn(turn, catalog=context.catalog, engine=context.engine)
 
 
+def _own(context: Context) -> OwnResponses:
+    """Those that who asks may see."""
+    return OwnResponses(context.responses, current_identity.get())
+
+
 async def _get(context: Context, response_id: str) -> StoredResponse:
-    response = await context.responses.get(response_id)
+    response = await _own(context).get(response_id)
     if response is None:
         raise ResponseNotFound(response_id=response_id)
     return response
@@ -159,6 +166,8 @@ def _stored(turn: Turn, shown: dict[str, Any]) -> StoredResponse:
     is_background = bool(turn.body.background)
     return StoredResponse(
         id=shown["id"],
+        tenant=current_identity.get().tenant,
+        model=shown["model"],
         created_at=shown["created_at"],
         status=shown["status"],
         body=own,

@@ -206,10 +206,12 @@ def _level(transaction: Transaction, rule: Rule, now: float) -> float:
     if record is None:
         return 0.0
     level: float = _time.unpack(record)[0] - now
+    if level <= 0.0:
+        return 0.0
     if level > MAX_FULL * rule.full:  # the clock was set back: from now on it runs empty
         level = MAX_FULL * rule.full
         transaction.put(TIME + rule.key, _time.pack(now + level))
-    return max(level, 0.0)
+    return level
 
 
 def _settle(transaction: Transaction, rule: Rule, now: float, excess: int) -> None:

@@ -23,6 +23,7 @@ from frontend.protocol.response_answer import (
     encode_error,
     ending_event,
 )
+from frontend.store.own_responses import OwnResponses
 from frontend.store.responses import ACTIVE, MAX_DELETED, ResponseStore, StoredResponse
 from frontend.types import TextChunk
 
@@ -197,7 +198,7 @@ async def sweep(store: ResponseStore) -> None:
 
 
 async def follow(
-    store: ResponseStore, response_id: str, *, after: int
+    responses: OwnResponses, response_id: str, *, after: int
 ) -> AsyncGenerator[Event, None]:
     """Yield the events with greater sequence numbers as they come, from whatever worker.
 
@@ -206,8 +207,8 @@ async def follow(
     """
     last = -1
     while True:
-        status = await store.status(response_id)
-        while events := await store.events(response_id, after=last):
+        status = await responses.status(response_id)
+        while events := await responses.events(response_id, after=last):
             for event in events:
                 last = event["sequence_number"]
                 if last > after:
@@ -215,7 +216,7 @@ async def follow(
         if status not in ACTIVE:
             break
         await asyncio.sleep(POLL_S)
-    response = await store.get(response_id)
+    response = await responses.get(response_id)
     if response is None:
         raise ResponseNotFound(response_id=response_id)
     yield ending_event(response.shown(), last + 1)  # also to who had it: a stream has an end

@@ -24,7 +24,8 @@ from frontend.protocol.response_items import (
     input_items,
 )
 from frontend.protocol.response_request import ResponseRequest, own_name
-from frontend.store.responses import ResponseStore, StoredResponse
+from frontend.store.own_responses import OwnResponses
+from frontend.store.responses import StoredResponse
 
 # `truncation: auto` leaves this much of the context to an answer of no given length.
 ANSWER_SHARE = 0.25
@@ -40,7 +41,7 @@ class Turn:
     own: list[Item]  # what it brings
 
 
-async def read_turn(body: ResponseRequest, store: ResponseStore) -> Turn:
+async def read_turn(body: ResponseRequest, stored: OwnResponses) -> Turn:
     """
     Raises:
         InvalidParameter: names the field.
@@ -48,15 +49,15 @@ async def read_turn(body: ResponseRequest, store: ResponseStore) -> Turn:
     """
     assert body.input is not None, "check() comes first"
     given = input_items(body.input)
-    earlier = await _earlier_items(body.previous_response_id, store)
-    own = await _resolve(given, store)
+    earlier = await _earlier_items(body.previous_response_id, stored)
+    own = await _resolve(given, stored)
     check_call_outputs([*earlier, *own])
     return Turn(body=body, earlier=earlier, own=own)
 
 
-async def stored_items(response: StoredResponse, store: ResponseStore) -> list[Item]:
+async def stored_items(response: StoredResponse, stored: OwnResponses) -> list[Item]:
     """All items that a stored response was made from, oldest first."""
-    return [*await _earlier_items(response.previous_response_id, store), *response.input]
+    return [*await _earlier_items(response.previous_response_id, stored), *response.input]
 
 
 async def prepare_turn(turn: Turn, *, catalog: Catalog, engine: Engine) -> PreparedRequest:
@@ -117,10 +118,10 @@ async def _prepare_cut(
     return found or await prepare(cuts[-1])
 
 
-async def _earlier_items(response_id: str | None, store: ResponseStore) -> list[Item]:
+async def _earlier_items(response_id: str | None, stored: OwnResponses) -> list[Item]:
     if response_id is None:
         return []
-    chain = await store.chain(response_id)
+    chain = await stored.chain(response_id)
     missing = chain[0].previous_response_id if chain else response_id
     if missing is not None:
         raise PreviousResponseNotFound(param="previous_response_id", response_id=missing)
@@ -129,16 +130,16 @@ async def _earlier_items(response_id: str | None, store: ResponseStore) -> list[
     return [item for response in chain for item in (*response.input, *response.output)]
 
 
-async def _resolve(items: list[Item | Reference], store: ResponseStore) -> list[Item]:
+async def _resolve(items: list[Item | Reference], stored: OwnResponses) -> list[Item]:
     """Put the stored items in the place of the references to them."""
     ids = {item.id for item in items if isinstance(item, Reference)}
-    stored = await store.find_items(ids) if ids else {}
+    found = await stored.find_items(ids) if ids else {}
     resolved = []
     for i, item in enumerate(items):
         if not isinstance(item, Reference):
             resolved.append(item)
-        elif item.id in stored:
-            resolved.append(stored[item.id])
+        elif item.id in found:
+            resolved.append(found[item.id])
         else:
             raise InvalidParameter(f"input[{i}].id", "item_not_found", item_id=item.id)
     return resolved

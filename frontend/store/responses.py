@@ -1,6 +1,7 @@
-"""Stored responses: the conversations that they make up, and those that run in the background.
+"""Stored responses as workers see them: added, run in the background, ended, collected.
 
-Knows JSON bodies and items as they are shown, and nothing of how they are made.
+Knows JSON bodies and items as they are shown, and nothing of how they are made. What a client may
+ask of them is in own_responses.py: no id that a client has sent is looked up here.
 """
 
 from __future__ import annotations
@@ -13,12 +14,9 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
-    RowMapping,
-    Select,
     delete,
     func,
     insert,
-    literal,
     select,
     update,
 )
@@ -29,14 +27,14 @@ from frontend.store.schema import response_events, response_items, responses
 
 Item = dict[str, Any]
 ACTIVE = ("queued", "in_progress")  # a worker has it in work, or should have
-MAX_EVENTS_READ = 1000
-MAX_IDS_READ = 1000  # in one statement: databases have a limit, clients do not
 MAX_DELETED = 500  # responses in one transaction: others wait for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredResponse:
     id: str
+    tenant: str  # whose it is
+    model: str  # `name` or `name:adapter`
     created_at: float  # Unix seconds
     status: str
     body: dict[str, Any]  # the response without its output
@@ -59,77 +57,29 @@ class ResponseStore:
     """What is older than the retention time is not there any more, collected or not."""
 
     def __init__(self, database: Database, *, retention_s: float) -> None:
-        self._database = database
+        self.database = database
         self._retention_s = retention_s
+
+    def is_kept(self) -> ColumnElement[bool]:
+        return responses.c.created_at >= time.time() - self._retention_s
 
     async def add(self, response: StoredResponse, *, lease_until: float | None = None) -> None:
         """Store a response that has ended, or that runs under a lease."""
         values = {
             name: getattr(response, name)
-            for name in ("id", "created_at", "previous_response_id", "status", "is_background",
-                         "has_events", "body")
+            for name in ("id", "tenant", "model", "created_at", "previous_response_id", "status",
+                         "is_background", "has_events", "body")
         }  # fmt: skip
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             await connection.execute(insert(responses).values(**values, lease_until=lease_until))
             await _add_items(connection, response.id, 0, response.input, is_output=False)
             start = len(response.input)
             await _add_items(connection, response.id, start, response.output, is_output=True)
 
-    async def get(self, response_id: str) -> StoredResponse | None:
-        chain = await self._load(self._visible().where(responses.c.id == response_id))
-        return chain[0] if chain else None
-
-    async def status(self, response_id: str) -> str | None:
-        """Only that: for those who wait for its end."""
-        query = select(responses.c.status).where(responses.c.id == response_id, self._is_kept())
-        async with self._database.read() as connection:
-            status: str | None = (await connection.execute(query)).scalar_one_or_none()
-        return status
-
-    async def chain(self, response_id: str) -> list[StoredResponse]:
-        """The response and all that it builds on, oldest first.
-
-        The first one's `previous_response_id` names what is not there any more, if anything; an
-        empty list: the response itself is not there.
-        """
-        links = (
-            select(responses.c.id, responses.c.previous_response_id, literal(0).label("depth"))
-            .where(responses.c.id == response_id)
-            .cte(recursive=True)
-        )
-        earlier = select(responses.c.id, responses.c.previous_response_id, links.c.depth + 1)
-        links = links.union_all(earlier.where(responses.c.id == links.c.previous_response_id))
-        return await self._load(
-            self._visible().join(links, links.c.id == responses.c.id).order_by(links.c.depth.desc())
-        )
-
-    async def find_items(self, item_ids: Collection[str]) -> dict[str, Item]:
-        """Items of any stored response by their ids; the newest of those with the same one."""
-        wanted = list(item_ids)
-        query = (
-            select(response_items.c.item_id, response_items.c.item)
-            .join(responses, responses.c.id == response_items.c.response_id)
-            .where(self._is_kept())
-            .order_by(responses.c.created_at)
-        )
-        found: dict[str, Item] = {}
-        async with self._database.read() as connection:
-            for start in range(0, len(wanted), MAX_IDS_READ):
-                part = response_items.c.item_id.in_(wanted[start : start + MAX_IDS_READ])
-                rows = await connection.execute(query.where(part))
-                found |= {row.item_id: row.item for row in rows}
-        return found
-
-    async def delete(self, response_id: str) -> bool:
-        """Whether there was anything to delete; what runs is stopped by its worker."""
-        query = delete(responses).where(responses.c.id == response_id, self._is_kept())
-        async with self._database.write() as connection:
-            return _count(await connection.execute(query)) > 0
-
     async def begin(self, response_id: str) -> None:
         """The engine has it in work now."""
         query = update(responses).where(responses.c.id == response_id, _IS_ACTIVE)
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             await connection.execute(query.values(status="in_progress"))
 
     async def finish(
@@ -151,7 +101,7 @@ class ResponseStore:
         """
         is_it = responses.c.id == response_id
         runs = _is_abandoned() if only_abandoned else _IS_ACTIVE
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             found = select(responses.c.body).where(is_it, runs)
             # SQLite's lock is on the whole file; a database that locks rows has to be told which
             row = (await connection.execute(found.with_for_update())).one_or_none()
@@ -174,23 +124,9 @@ class ResponseStore:
     async def add_events(self, response_id: str, events: Sequence[dict[str, Any]]) -> None:
         """Keep more of a stream; what has ended meanwhile gets no more."""
         active = select(responses.c.id).where(responses.c.id == response_id, _IS_ACTIVE)
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             if (await connection.execute(active.with_for_update())).one_or_none() is not None:
                 await _add_events(connection, response_id, events)
-
-    async def events(self, response_id: str, *, after: int) -> list[dict[str, Any]]:
-        """At most MAX_EVENTS_READ events with a greater sequence number, in order."""
-        query = (
-            select(response_events.c.event)
-            .where(
-                response_events.c.response_id == response_id,
-                response_events.c.sequence_number > after,
-            )
-            .order_by(response_events.c.sequence_number)
-            .limit(MAX_EVENTS_READ)
-        )
-        async with self._database.read() as connection:
-            return list((await connection.execute(query)).scalars())
 
     async def renew(self, response_ids: Collection[str], lease_until: float) -> set[str]:
         """Extend the leases of a worker's responses; returns those that are still to be run."""
@@ -200,49 +136,26 @@ class ResponseStore:
             .values(lease_until=lease_until)
             .returning(responses.c.id)
         )
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             return set((await connection.execute(query)).scalars())
 
     async def abandoned(self) -> list[str]:
         """Those whose worker has not renewed its lease in time: it is dead."""
         query = select(responses.c.id).where(_is_abandoned())
-        async with self._database.read() as connection:
+        async with self.database.read() as connection:
             return list((await connection.execute(query)).scalars())
 
     async def collect(self) -> int:
         """Delete responses that are older than the retention time; returns how many."""
-        query = select(responses.c.id).where(~self._is_kept(), ~_IS_ACTIVE).limit(MAX_DELETED)
-        async with self._database.read() as connection:
+        query = select(responses.c.id).where(~self.is_kept(), ~_IS_ACTIVE).limit(MAX_DELETED)
+        async with self.database.read() as connection:
             old = list((await connection.execute(query)).scalars())
         if not old:
             return 0  # and nobody had to wait for a lock
-        async with self._database.write() as connection:
+        async with self.database.write() as connection:
             return _count(
                 await connection.execute(delete(responses).where(responses.c.id.in_(old)))
             )
-
-    def _is_kept(self) -> ColumnElement[bool]:
-        return responses.c.created_at >= time.time() - self._retention_s
-
-    def _visible(self) -> Select[Any]:
-        return select(responses).where(self._is_kept())
-
-    async def _load(self, query: Select[Any]) -> list[StoredResponse]:
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).mappings().all()
-            ids = [row["id"] for row in rows]
-            items = await connection.execute(
-                select(response_items)
-                .where(response_items.c.response_id.in_(ids))
-                .order_by(response_items.c.position)
-            )
-            kept: dict[tuple[str, bool], list[Item]] = {}
-            for item in items:
-                kept.setdefault((item.response_id, item.is_output), []).append(item.item)
-        return [
-            _stored(row, kept.get((row["id"], False), []), kept.get((row["id"], True), []))
-            for row in rows
-        ]
 
 
 _IS_ACTIVE = responses.c.status.in_(ACTIVE)
@@ -250,11 +163,6 @@ _IS_ACTIVE = responses.c.status.in_(ACTIVE)
 
 def _is_abandoned() -> ColumnElement[bool]:
     return _IS_ACTIVE & (responses.c.lease_until < time.time())
-
-
-def _stored(row: RowMapping, own_input: list[Item], output: list[Item]) -> StoredResponse:
-    fields = {name: value for name, value in row.items() if name != "lease_until"}
-    return StoredResponse(**fields, input=own_input, output=output)
 
 
 async def _add_items(

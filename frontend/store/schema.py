@@ -31,6 +31,9 @@ responses = Table(
     "responses",
     metadata,
     Column("id", String, primary_key=True),
+    # Of a worker of the version before, which stores on while others are replaced: the defaults.
+    Column("tenant", String, nullable=False, server_default="default"),
+    Column("model", String, nullable=False, server_default=""),  # who may use it may see this
     Column("created_at", Float, nullable=False, index=True),
     Column("previous_response_id", String),
     Column("status", String, nullable=False),

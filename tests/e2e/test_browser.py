@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,12 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from frontend.routes import ROUTES
-from tests.e2e.stack import Stack, eventually
+from tests.e2e.stack import MODEL, Stack, eventually
 
+# A name that somebody else owns, and has made to point at this machine.
+REBOUND = "rebound.example"
 FLAGS = (
+    f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--remote-debugging-port=0"),
@@ -155,3 +161,54 @@ def test_the_page_of_the_description_shows_all_of_it(page: ClientConnection, sta
     opened = "(async () => { document.querySelector('details').open = true; return 1; })()"
     evaluate(page, opened)
     eventually(lambda: count(page, "table") > before)
+
+
+# What a page can send to any server without asking leave; it may not read the answers.
+ATTACKS = """
+(async () => {
+  const send = (path, options) => fetch('%(url)s' + path, {mode: 'no-cors', ...options});
+  const prompt = JSON.stringify({prompt: 'x', max_tokens: 4000, ignore_eos: true});
+  const answers = await Promise.all([
+    send('/api/v1/models/%(model)s/unload', {method: 'POST'}),
+    send('/v1/responses/resp_x/cancel', {method: 'POST', keepalive: true}),
+    send('/api/v1/generate', {method: 'POST', body: prompt}),
+    send('/api/v1/generate', {method: 'POST', body: new Blob([prompt])}),
+  ]);
+  navigator.sendBeacon('%(url)s/api/v1/models/%(model)s/unload');
+  return answers.map((one) => one.type).join(' ');
+})()
+"""
+NUM_ATTACKS = 5
+
+
+@pytest.fixture
+def other_origin() -> Iterator[str]:
+    """Another server on this machine, with pages of its own."""
+    handler = partial(SimpleHTTPRequestHandler, directory="/var/empty")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_page_of_another_origin_changes_nothing(
+    page: ClientConnection, stack: Stack, other_origin: str
+) -> None:
+    show(page, other_origin)
+    eventually(lambda: evaluate(page, "(async () => location.origin)()") == other_origin)
+    num_refused = stack.log().count("cross_origin_refused")
+    answers = evaluate(page, ATTACKS % {"url": stack.url, "model": MODEL})
+    assert set(answers.split()) == {"opaque"}, "they were sent, and the page sees nothing of them"
+    eventually(lambda: stack.log().count("cross_origin_refused") == num_refused + NUM_ATTACKS)
+    assert httpx.get(f"{stack.url}/health").json()["model_loaded"]
+
+
+def test_a_page_whose_name_points_here_sees_nothing(page: ClientConnection, stack: Stack) -> None:
+    show(page, f"http://{REBOUND}:{stack.port}/v1/models")
+    shown = "(async () => location.host + document.body.innerText)()"
+    eventually(lambda: REBOUND in evaluate(page, shown))
+    eventually(lambda: "allowed_hosts" in evaluate(page, shown))
+    assert MODEL not in evaluate(page, shown)
+    unload = f"/api/v1/models/{MODEL}/unload"
+    asked = f"(async () => (await fetch('{unload}', {{method: 'POST'}})).status)()"
+    assert evaluate(page, asked) == 403

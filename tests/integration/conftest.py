@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from frontend.settings import Settings
+from tests.fakes.access import Keys
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository
 from tests.fakes.postgres import Postgres
@@ -53,6 +55,28 @@ def server(
     tiny_settings: Settings, engine: FakeEngine, repository: FakeRepository
 ) -> Iterator[ServerThread]:
     with ServerThread(tiny_settings, engine, repository) as running:
+        yield running
+
+
+@pytest.fixture
+def closed_settings(tiny_settings: Settings, tmp_path: Path) -> Settings:
+    """The same, but who asks has to have a key; with a database of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(tiny_settings.home / "models", target_is_directory=True)
+    return replace(tiny_settings, home=home, authentication="on")
+
+
+@pytest.fixture
+def keys(closed_settings: Settings) -> Keys:
+    return Keys(closed_settings)
+
+
+@pytest.fixture
+def closed(
+    closed_settings: Settings, engine: FakeEngine, repository: FakeRepository
+) -> Iterator[ServerThread]:
+    with ServerThread(closed_settings, engine, repository) as running:
         yield running
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +15,10 @@ from frontend.access.identity import Scope
 from frontend.api.route import Route
 from frontend.routes import ROUTES
 from frontend.settings import Settings
-from frontend.store.api_keys import ApiKey, ApiKeyStore
-from frontend.store.database import Database
+from tests.fakes.access import Keys, ask
 from tests.fakes.engine import FakeEngine, FakeRepository
 from tests.fakes.issuer import IssuerProcess
-from tests.fakes.server import Answer, RawClient, ServerThread
+from tests.fakes.server import RawClient, ServerThread
 from tests.unit.frontend.access.issuer_keys import (
     AUDIENCE,
     ISSUER,
@@ -32,58 +29,6 @@ from tests.unit.frontend.access.issuer_keys import (
 
 OPEN_PATHS = {"/health", "/api/v1/health", "/openapi.json", "/docs"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-
-
-class Keys:
-    """Makes keys in a server's database, as `inflight keys` does beside it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._url = settings.database_address
-
-    def make(self, *scopes: Scope, **fields: Any) -> tuple[ApiKey, str]:
-        key = ApiKey(id="", name="test", scopes=frozenset(scopes), **fields)
-        made: tuple[ApiKey, str] = self.do(lambda store: store.create(key))
-        return made
-
-    def do(self, work: Callable[[ApiKeyStore], Any]) -> Any:
-        async def run() -> Any:
-            database = await Database.open(self._url)
-            try:
-                return await work(ApiKeyStore(database))
-            finally:
-                await database.close()
-
-        return asyncio.run(run())
-
-
-@pytest.fixture
-def closed_settings(tiny_settings: Settings, tmp_path: Path) -> Settings:
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "models").symlink_to(tiny_settings.home / "models", target_is_directory=True)
-    return replace(tiny_settings, home=home, authentication="on")
-
-
-@pytest.fixture
-def keys(closed_settings: Settings) -> Keys:
-    return Keys(closed_settings)
-
-
-@pytest.fixture
-def closed(
-    closed_settings: Settings, engine: FakeEngine, repository: FakeRepository
-) -> Iterator[ServerThread]:
-    with ServerThread(closed_settings, engine, repository) as running:
-        yield running
-
-
-def ask(
-    server: ServerThread, method: str, path: str, key: str | None = None, **rest: Any
-) -> Answer:
-    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
-    with RawClient(server.address) as client:
-        client.send(method, path, rest.get("body"), {**headers, **rest.get("headers", {})})
-        return client.receive()
 
 
 def path_of(route: Route) -> str:

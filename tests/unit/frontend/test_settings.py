@@ -194,6 +194,29 @@ def test_what_no_browser_sends_as_an_origin_stops_the_start(home: Path, origins:
 
 
 @pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ({}, frozenset()),
+        ({"host": "::1", "allowed_hosts": "A.example, b"}, {"a.example", "b"}),
+        ({"allowed_hosts": "*"}, None),
+        ({"authentication": "on"}, None),
+        ({"host": "0.0.0.0"}, None),
+        ({"host": "0.0.0.0", "allowed_hosts": "a.example"}, {"a.example"}),
+    ],
+)
+def test_names_of_hosts_are_looked_at_where_no_key_protects_this_machine(
+    home: Path, given: dict[str, str], known: object
+) -> None:
+    assert load_settings({"home": home, **given}).known_hosts == known
+
+
+@pytest.mark.parametrize("names", ["http://a", "a:8000", "a b"])
+def test_what_is_no_name_of_a_host_stops_the_start(home: Path, names: str) -> None:
+    with pytest.raises(SettingsError, match="allowed_hosts"):
+        load_settings({"home": home, "allowed_hosts": names})
+
+
+@pytest.mark.parametrize(
     "url", ["mysql://u:secret@h/d", "postgresql:secret", "secret", "sqlite:///secret"]
 )
 def test_a_bad_database_is_named_without_its_password(home: Path, url: str) -> None:
