@@ -12,26 +12,33 @@ from sanic import Sanic
 from sanic.config import Config
 from sanic.constants import HTTPMethod
 
+from frontend.access.identity import ANYBODY, NOBODY
 from frontend.api.browsers import BrowserGuard
 from frontend.api.docs import Docs
 from frontend.api.errors import install_error_handlers
-from frontend.api.guard import guarded
+from frontend.api.guard import guarded, limited
 from frontend.api.lifecycle import answer_other_method, counted, install_lifecycle
 from frontend.api.openapi import describe
 from frontend.catalog import Catalog
 from frontend.context import Context, ModelRepository
 from frontend.engine import Engine
 from frontend.following import VersionFollower
+from frontend.limits.opening import limit_store
+from frontend.limits.policy_file import policy_file
+from frontend.meter import Meter
 from frontend.responses.background import BackgroundRuns
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.store.api_keys import ApiKeyStore
 from frontend.store.database import Database
 from frontend.store.responses import ResponseStore
+from frontend.store.usage import UsageStore
 from frontend.telemetry.metrics import Metrics
 from frontend.triton.client import TritonClient
 from frontend.triton.drafting import DraftingEngine
 from frontend.triton.repository import ModelRepository as TritonRepository
+from frontend.usage.budgets import Budgets
+from frontend.usage.log import UsageLog
 
 if TYPE_CHECKING:
     from frontend.access.authenticator import Authenticator
@@ -57,6 +64,7 @@ def create_app(
     app.config.REQUEST_MAX_SIZE = settings.max_body_bytes
     app.config.RESPONSE_TIMEOUT = int(settings.request_timeout_s)
     app.config.GRACEFUL_SHUTDOWN_TIMEOUT = settings.drain_timeout_s
+    app.config.PROXIES_COUNT = settings.trusted_proxies or None
     app.config.FALLBACK_ERROR_FORMAT = "json"
     _add_routes(app)
     app.ctx.docs = Docs.of(describe(ROUTES))
@@ -71,6 +79,8 @@ def _add_routes(app: Sanic[Config, Any]) -> None:
     methods: dict[str, set[str]] = {}
     for route in ROUTES:
         handler = counted(route.handler) if route.is_work else route.handler
+        if route.is_limited:
+            handler = limited(handler)
         handler = guarded(handler, route.scope)
         own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)
@@ -100,11 +110,14 @@ def _add_lifecycle(
         opened.push_async_callback(serving.close)
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
         api_keys = ApiKeyStore(database)
+        metrics = Metrics()
+        meter = await _open_meter(settings, database, metrics, opened)
         catalog = Catalog(settings.home, default_model=settings.model)
         app.ctx.serving = Context(
             settings=settings,
             catalog=catalog,
-            metrics=Metrics(),
+            metrics=metrics,
+            meter=meter,
             engine=serving,
             repository=repository or models,
             responses=responses,
@@ -127,6 +140,37 @@ def _add_lifecycle(
     @app.after_server_stop
     async def close_context(app: Sanic[Config, Any]) -> None:
         await app.ctx.opened.aclose()
+
+
+async def _open_meter(
+    settings: Settings, database: Database, metrics: Metrics, opened: AsyncExitStack
+) -> Meter:
+    limits = policy_file(settings)
+    limits.open()
+    opened.push_async_callback(limits.close)
+    rows = UsageStore(database, retention_s=settings.usage_retention_days * DAY_S)
+    budgets = Budgets(rows, limits)
+    usage = UsageLog(rows, limits, budgets)
+    await usage.open()
+    opened.push_async_callback(usage.close)
+    store = limit_store(
+        settings.limits_url or None,
+        settings.home,
+        has_local_fallback=settings.limits_when_unavailable == "local",
+        num_frontends=settings.num_frontends,
+    )
+    await store.open()
+    stranger = NOBODY if settings.is_authenticated else ANYBODY
+    meter = Meter(
+        limits=limits,
+        store=store,
+        metrics=metrics,
+        usage=usage,
+        budgets=budgets,
+        stranger=stranger,
+    )
+    opened.push_async_callback(meter.close)
+    return meter
 
 
 def _authenticator(

@@ -11,6 +11,7 @@ from sanic import Request
 from build_engines.artefacts.artefact import Artefact
 from frontend.catalog import Catalog
 from frontend.engine import Engine
+from frontend.meter import Meter
 from frontend.responses.background import BackgroundRuns
 from frontend.settings import Settings
 from frontend.store.api_keys import ApiKeyStore
@@ -63,6 +64,7 @@ class Context:
     settings: Settings
     catalog: Catalog
     metrics: Metrics
+    meter: Meter
     engine: Engine
     repository: ModelRepository
     responses: ResponseStore

@@ -194,7 +194,10 @@ class RateLimited(ServingError):
 
 
 class QuotaExceeded(RateLimited):
-    """Not worth waiting for. Values: limit, remaining, requested, wait."""
+    """Not worth waiting for. Values: limit, remaining, requested, wait.
+
+    Of the keys `budget_used_up.*`: tenant, month, limit, used, next_month.
+    """
 
     code, native_code, key = "insufficient_quota", "INSUFFICIENT_QUOTA", "insufficient_quota"
     type = "insufficient_quota"

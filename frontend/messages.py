@@ -279,6 +279,18 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "there is enough again in {wait}.",
         "配额已用尽：上限 {limit} 个 token，剩余 {remaining}，本次请求 {requested}，{wait} 后可用",
     ),
+    "budget_used_up.tokens": (
+        "The budget of tenant '{tenant}' for {month} is used up: {limit} tokens, used {used}. The "
+        "next month's begins on {next_month} (UTC).",
+        "租户 '{tenant}' 在 {month} 的预算已用尽：上限 {limit} 个 token，已用 {used}；"
+        "下个月的预算于 {next_month}（UTC）开始",
+    ),
+    "budget_used_up.money": (
+        "The budget of tenant '{tenant}' for {month} is used up: {limit} of money, used {used}. "
+        "The next month's begins on {next_month} (UTC).",
+        "租户 '{tenant}' 在 {month} 的预算已用尽：费用上限 {limit}，已用 {used}；"
+        "下个月的预算于 {next_month}（UTC）开始",
+    ),
     "request_over_limit": (
         "The request asks for {requested} tokens with its answer, but the limit is {limit}: it can "
         "never be served.",

@@ -243,6 +243,7 @@ def new_generation(
         adapter=model.adapter,
         prompt_token_ids=token_ids,
         max_new_tokens=room if max_new_tokens is None else min(max_new_tokens, room),
+        is_length_open=max_new_tokens is None,
         sampling=sampling,
         stop=fields.stop_strings(),
         end_id=None if fields.ignore_eos else end_id,

@@ -205,6 +205,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.RenderedPrompt},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -231,6 +232,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.Tokens},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -243,6 +245,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: tokens.Detokenized},
         errors=(InvalidParameter, ModelNotFound),
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "GET",
@@ -282,6 +285,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: anthropic.CountedTokens},
         errors=INFERENCE_ERRORS,
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "POST",
@@ -307,6 +311,7 @@ ROUTES: tuple[Route, ...] = (
         answers={200: responses.ResponseInputTokens},
         errors=(*INFERENCE_ERRORS, PreviousResponseNotFound),
         is_work=True,
+        is_limited=True,
     ),
     Route(
         "GET",

@@ -20,6 +20,8 @@ from build_engines.gpu.launch import count_gpus, launched_model, starter
 from build_engines.pipeline import build
 from build_engines.progress import ShownProgress
 from build_engines.spec import load_spec, spec_names
+from frontend.limits.opening import check_url
+from frontend.limits.policy_file import policy_file
 from frontend.manage.server import write_server_file
 from frontend.processes import StopRequestedError, StopSignal, Workers
 from frontend.settings import Settings, is_loopback
@@ -75,8 +77,10 @@ def check_access(settings: Settings) -> None:
     """
     Raises:
         ServeError: everybody on the network could use it, and nobody has said that they may.
-        SettingsError: the issuers of JWTs cannot be used.
+        SettingsError: the issuers of JWTs, or the limits, cannot be used.
     """
+    policy_file(settings).check()
+    check_url(settings)
     if settings.is_authenticated:
         from frontend.access.setup import check_issuers  # what others need not load
 

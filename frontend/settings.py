@@ -56,6 +56,11 @@ class Settings:
     database_url: str = field(default="", repr=False)  # PostgreSQL's; empty: SQLite in the home
     jwt_issuers: Path | None = None  # a file, see access/issuers.py; None: no JWT is taken
     listen_without_authentication: bool = False  # elsewhere than on this machine
+    limits_url: str = field(default="", repr=False)  # redis://...; empty: this machine's memory
+    limits_when_unavailable: str = "closed"  # "local": each machine then gives a share of them
+    num_frontends: int = 1  # machines that share a limits_url
+    trusted_proxies: int = 0  # in front of this server; each adds an address to X-Forwarded-For
+    limits_file: Path | None = None  # see limits/policy_file.py; None: limits.toml in the home
 
     max_body_bytes: int = 16 * 2**20
     request_timeout_s: float = 600.0  # the longest silence of a response
@@ -65,13 +70,15 @@ class Settings:
     # names by which this machine is asked, comma between, beside its own; "*": any
     allowed_hosts: str = ""
     response_retention_days: float = 30.0  # how long /v1/responses keeps what it stores
+    usage_retention_days: float = 90.0  # how long each request's row is kept; sums stay for good
     log_level: str = "info"
     log_format: str = "text"  # or "json"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "home", Path(self.home).expanduser().absolute())
-        if self.jwt_issuers is not None:
-            object.__setattr__(self, "jwt_issuers", Path(self.jwt_issuers).expanduser().absolute())
+        for name in ("jwt_issuers", "limits_file"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path).expanduser().absolute())
         self._check("port", 0 <= self.port < 65536, "must be a port number")
         for name in ("triton_grpc_port", "triton_metrics_port", "triton_http_port"):
             self._check(name, 0 < getattr(self, name) < 65536, "must be a port number")
@@ -94,14 +101,19 @@ class Settings:
             "keep_alive_interval_s", 0 < self.keep_alive_interval_s < inf, "must be positive"
         )
         self._check("drain_timeout_s", 0 <= self.drain_timeout_s < inf, "must be 0 or more")
-        retention = self.response_retention_days
-        self._check("response_retention_days", 0 < retention < inf, "must be positive")
+        for name in ("response_retention_days", "usage_retention_days"):
+            self._check(name, 0 < getattr(self, name) < inf, "must be positive")
         self._check("authentication", self.authentication in ("on", "off"), "must be on or off")
         if self.database_url and not _POSTGRES.match(self.database_url):
             # without its value, which has a password in it
             raise SettingsError("setting 'database_url' must be postgresql://USER@HOST/NAME")
         if self.jwt_issuers is not None and not self.is_authenticated:
             raise SettingsError("setting 'jwt_issuers' needs the setting 'authentication' on")
+        modes = ("closed", "local")
+        is_mode = self.limits_when_unavailable in modes
+        self._check("limits_when_unavailable", is_mode, f"must be {' or '.join(modes)}")
+        self._check("num_frontends", self.num_frontends >= 1, "must be at least 1")
+        self._check("trusted_proxies", self.trusted_proxies >= 0, "must be 0 or more")
         for name in ("triton_url", "triton_metrics_url"):
             self._check(name, _is_address(getattr(self, name)), "must be HOST:PORT")
 

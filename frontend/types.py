@@ -76,6 +76,7 @@ class GenerationRequest:
     model: str  # the Triton model's name
     prompt_token_ids: list[int]
     max_new_tokens: int  # already cut to the room that the model's context leaves
+    is_length_open: bool = False  # the client has not said how many tokens it wants
     num_sequences: int = 1
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()  # matched on text in the frontend

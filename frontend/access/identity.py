@@ -67,6 +67,9 @@ class Identity:
 # Where authentication is off.
 ANYBODY = Identity(tenant="default", scopes=frozenset(Scope))
 
+# Where it is on, before they have said who they are.
+NOBODY = Identity(tenant="", scopes=frozenset(), models=())
+
 # For whom a task works: set where a request (or a batch's line) comes in, and read where models
 # are found by their names, so that no surface can forget to ask.
 current_identity: ContextVar[Identity] = ContextVar("current_identity", default=ANYBODY)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -79,6 +79,10 @@ class JwksCache:
         if tasks:
             await asyncio.wait(tasks)
 
+    @property
+    def current(self) -> Sequence[VerificationKey] | None:
+        return self._keys if self._is_usable() else None
+
     async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """The key of that id, asked for at the issuer if it is not known.
 
@@ -111,7 +115,9 @@ class JwksCache:
     async def _renew(self) -> None:
         began_at = time.monotonic()
         try:
-            self._keys = read_jwks(await self._fetch(self._url))
+            keys = read_jwks(await self._fetch(self._url))
+            if keys != self._keys:  # what was proven with the same ones need not be proven again
+                self._keys = keys
             self._fetched_at = began_at
             self._num_failures = 0
         except (FetchError, KeySetError) as exc:

@@ -17,6 +17,7 @@ from jwt.utils import base64url_decode
 
 from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Identity, Scope
 from frontend.access.issuers import Issuer
+from frontend.access.proven_tokens import ProvenTokens
 from frontend.access.verification_keys import KeySource
 from frontend.limits.buckets import LimitSet
 
@@ -39,6 +40,7 @@ def is_token(credential: str) -> bool:
 class TokenVerifier:
     def __init__(self, issuers: Sequence[tuple[Issuer, KeySource]]) -> None:
         self._issuers = {issuer.issuer: (issuer, keys) for issuer, keys in issuers}
+        self._proven = ProvenTokens()
 
     async def identify(self, token: str) -> Identity:
         """Whose token it is.
@@ -51,6 +53,9 @@ class TokenVerifier:
             _refuse("token too long")
         if not token.isascii() or not is_token(token):
             _refuse("malformed token")
+        return self._proven.find(token) or await self._verify(token)
+
+    async def _verify(self, token: str) -> Identity:
         header, claims = (_parse(segment) for segment in token.split(".")[:2])
         known = self._issuers.get(_text(claims, "iss"))
         if known is None:
@@ -73,7 +78,9 @@ class TokenVerifier:
             )
         except jwt.PyJWTError as exc:
             raise CredentialRefused(type(exc).__name__) from exc
-        return read_claims(verified, issuer)
+        identity = read_claims(verified, issuer)
+        self._proven.keep(token, identity, keys)
+        return identity
 
 
 def read_claims(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
@@ -103,7 +110,7 @@ def read_claims(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
         scopes=_scopes(claims, issuer),
         models=models,
         limits=own_limits,
-        expires_at=claims["exp"] + issuer.leeway_s,
+        expires_at=int(claims["exp"]) + issuer.leeway_s,  # whole seconds, as PyJWT reads it
     )
 
 

@@ -45,6 +45,11 @@ class VerificationKey:
 
 
 class KeySource(Protocol):
+    @property
+    def current(self) -> Sequence[VerificationKey] | None:
+        """The keys that are good now, one object until they change; None: they are not known."""
+        ...
+
     async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         """The one key that a token can have been signed with.
 
@@ -59,6 +64,10 @@ class FixedKeys:
 
     def __init__(self, keys: Sequence[VerificationKey]) -> None:
         self._keys = tuple(keys)
+
+    @property
+    def current(self) -> Sequence[VerificationKey]:
+        return self._keys
 
     async def find(self, kid: str | None, algorithm: str) -> VerificationKey | None:
         return pick(self._keys, kid, algorithm)

@@ -26,6 +26,7 @@ async def create_message(request: Request) -> HTTPResponse | None:
         engine=context.engine,
         id_prefix="msg_",
     )
+    prepared = context.meter.within_limits(prepared)
     generation = prepared.generation
     encoder = MessageEncoder(
         request_id=generation.request_id,
@@ -36,8 +37,11 @@ async def create_message(request: Request) -> HTTPResponse | None:
     engine: TokenSource = context.engine
     if body.thinking_budget is not None:
         engine = BudgetedThinking(engine, prepared.tokenizer, budget=body.thinking_budget)
-    chunks = context.metrics.observe(generation, generate(prepared, engine))
-    return await send_answer(request, encoder, chunks, is_stream=bool(body.stream), keep_alive=PING)
+    async with context.meter.charge([generation]) as charge:
+        chunks = charge.observe(generation, generate(prepared, engine))
+        return await send_answer(
+            request, encoder, chunks, is_stream=bool(body.stream), keep_alive=PING
+        )
 
 
 async def count_message_tokens(request: Request) -> HTTPResponse:

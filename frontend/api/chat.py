@@ -24,10 +24,11 @@ async def create_chat_completion(request: Request) -> HTTPResponse | None:
         engine=context.engine,
         allows_chat_template=context.settings.request_chat_template,
     )
+    prepared = context.meter.within_limits(prepared)
     encoder = _encoder(body, prepared)
-    chunks = generate(prepared, context.engine)
-    observed = context.metrics.observe(prepared.generation, chunks)
-    return await send_answer(request, encoder, observed, is_stream=bool(body.stream))
+    async with context.meter.charge([prepared.generation]) as charge:
+        chunks = charge.observe(prepared.generation, generate(prepared, context.engine))
+        return await send_answer(request, encoder, chunks, is_stream=bool(body.stream))
 
 
 def _encoder(body: ChatRequest, prepared: PreparedRequest) -> ChatEncoder:

@@ -9,6 +9,7 @@ from sanic import HTTPResponse, Request
 
 from frontend.api.answer import send_answer
 from frontend.api.body import read_body
+from frontend.charge import Charge
 from frontend.context import Context, context_of
 from frontend.fan_in import fan_in
 from frontend.generate import generate
@@ -23,19 +24,17 @@ async def create_completion(request: Request) -> HTTPResponse | None:
     body = read_body(request, CompletionRequest)
     prepared = await prepare_completion(body, catalog=context.catalog, engine=context.engine)
     encoder = _encoder(body, prepared)
-    chunks = _generate(context, prepared)
-    return await send_answer(request, encoder, chunks, is_stream=bool(body.stream))
+    async with context.meter.charge([one.generation for one in prepared.requests]) as charge:
+        chunks = _generate(context, prepared, charge)
+        return await send_answer(request, encoder, chunks, is_stream=bool(body.stream))
 
 
 def _generate(
-    context: Context, prepared: PreparedCompletion
+    context: Context, prepared: PreparedCompletion, charge: Charge
 ) -> AsyncGenerator[tuple[int, TextChunk], None]:
     """All prompts at once in the engine's batch; each chunk behind the index of its prompt."""
     return fan_in(
-        [
-            context.metrics.observe(one.generation, generate(one, context.engine))
-            for one in prepared.requests
-        ]
+        [charge.observe(one.generation, generate(one, context.engine)) for one in prepared.requests]
     )
 
 

@@ -11,8 +11,11 @@ from frontend.context import context_of
 
 MAX_AGE_S = 600  # browsers ask again after that
 EXPOSED = (
-    "x-request-id, openai-processing-ms, openai-version, retry-after, "
-    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset"
+    "x-request-id, openai-processing-ms, openai-version, "
+    "retry-after, retry-after-ms, x-should-retry, "
+    "x-ratelimit-limit, x-ratelimit-remaining, x-ratelimit-reset, "
+    "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, x-ratelimit-reset-requests, "
+    "x-ratelimit-limit-tokens, x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens"
 )
 
 

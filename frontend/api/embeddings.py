@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from sanic import HTTPResponse, Request
 
 from frontend.api.body import read_body
@@ -15,9 +17,15 @@ async def create_embedding(request: Request) -> HTTPResponse:
     context = context_of(request)
     body = read_body(request, EmbeddingRequest)
     prepared = await prepare_embedding(body, catalog=context.catalog, engine=context.engine)
-    vectors = await context.engine.embed(
-        prepared.model, prepared.rows, prepared_for=prepared.prepared_for
-    )
+    request_id = f"embd-{uuid.uuid4().hex}"
+    async with context.meter.charge_prompts(
+        request_id, prepared.model, prepared.num_tokens
+    ) as charge:
+        vectors = await charge.whole(
+            prepared.model,
+            prepared.num_tokens,
+            context.engine.embed(prepared.model, prepared.rows, prepared_for=prepared.prepared_for),
+        )
     return json_response(
         encode_embeddings(
             vectors, model=prepared.model, num_tokens=prepared.num_tokens, request=body

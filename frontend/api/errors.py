@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from math import ceil
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from frontend.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    QuotaExceeded,
     ServingError,
     Unavailable,
 )
@@ -42,7 +44,9 @@ async def answer_error(request: Request, exc: Exception) -> HTTPResponse:
     error = report(request, exc)
     headers = {}
     if error.retry_after_s is not None:
-        headers["Retry-After"] = f"{error.retry_after_s:.0f}"
+        headers["Retry-After"] = str(ceil(error.retry_after_s))
+    if isinstance(error, QuotaExceeded):
+        headers["x-should-retry"] = "false"
     if isinstance(error, AuthenticationFailed):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):

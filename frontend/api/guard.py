@@ -1,4 +1,6 @@
-"""The door of every route: who asks, and whether they may. A route's scope stands in routes.py."""
+"""The door of every route: who asks, whether they may, and whether they may again so soon. What a
+route wants of them stands in routes.py.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ import functools
 
 from sanic import HTTPResponse, Request
 
-from frontend.access.identity import Scope, current_identity
+from frontend.access.identity import ANYBODY, Identity, Scope, current_identity
+from frontend.api.lifecycle import record_of
 from frontend.api.route import Handler
 from frontend.context import context_of
 from frontend.errors import PermissionDenied
@@ -19,13 +22,8 @@ def guarded(handler: Handler, scope: Scope | None) -> Handler:
 
     @functools.wraps(handler)
     async def guarded(request: Request, **arguments: str) -> HTTPResponse | None:
-        authenticator = context_of(request).authenticator
-        if authenticator is None:
-            return await handler(request, **arguments)
-        identity = await authenticator.identify(
-            request.headers.getall("authorization", ()),
-            request.headers.getall("x-api-key", ()),
-        )
+        identity = await _identify(request)
+        record_of(request).identity = identity
         if not identity.may(scope):
             raise PermissionDenied(scope=scope)
         before = current_identity.set(identity)  # a connection's requests have one task
@@ -35,3 +33,24 @@ def guarded(handler: Handler, scope: Scope | None) -> Handler:
             current_identity.reset(before)
 
     return guarded
+
+
+def limited(handler: Handler) -> Handler:
+    """The handler, while who asks has not done so too often; for what charges nothing itself."""
+
+    @functools.wraps(handler)
+    async def limited(request: Request, **arguments: str) -> HTTPResponse | None:
+        async with context_of(request).meter.charge_request():
+            return await handler(request, **arguments)
+
+    return limited
+
+
+async def _identify(request: Request) -> Identity:
+    """Raises AuthenticationFailed."""
+    authenticator = context_of(request).authenticator
+    if authenticator is None:
+        return ANYBODY
+    return await authenticator.identify(
+        request.headers.getall("authorization", ()), request.headers.getall("x-api-key", ())
+    )

@@ -90,6 +90,7 @@ def record_of(request: Request) -> RequestRecord:
             request_id=given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
             method=request.method,
             path=request.path,
+            address=request.client_ip.strip("[]"),
         )
     return record
 
@@ -113,6 +114,7 @@ async def _end(request: Request, response: HTTPResponse) -> None:
     if surface_of(request.path) is Surface.OPENAI:
         response.headers["openai-processing-ms"] = f"{record.elapsed_s() * 1000:.0f}"
         response.headers["openai-version"] = OPENAI_VERSION
+    response.headers.update(await context_of(request).meter.headers(record))
     add_cors_headers(request, response)
     if not record.is_stream:
         record.log()

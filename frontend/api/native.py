@@ -63,20 +63,26 @@ async def _batch_item(request: Request, raw: msgspec.Raw) -> dict[str, Any]:
 
 async def _generate(context: Context, body: GenerateRequest) -> dict[str, Any]:
     prepared = await prepare_generate(body, catalog=context.catalog, engine=context.engine)
+    prepared = context.meter.within_limits(prepared)
     generation = prepared.generation
     encoder = GenerateEncoder(num_prompt_tokens=len(generation.prompt_token_ids))
-    chunks = generate(prepared, context.engine)
-    async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
+    async with (
+        context.meter.charge([generation]) as charge,
+        aclosing(charge.observe(generation, generate(prepared, context.engine))) as chunks,
+    ):
         return await encoder.encode(chunks)
 
 
 async def _stream(request: Request, body: GenerateRequest) -> None:
     context = context_of(request)
     prepared = await prepare_generate(body, catalog=context.catalog, engine=context.engine)
+    prepared = context.meter.within_limits(prepared)
     generation = prepared.generation
     encoder = GenerateEncoder(num_prompt_tokens=len(generation.prompt_token_ids))
-    chunks = generate(prepared, context.engine)
-    async with aclosing(context.metrics.observe(generation, chunks)) as chunks:
+    async with (
+        context.meter.charge([generation]) as charge,
+        aclosing(charge.observe(generation, generate(prepared, context.engine))) as chunks,
+    ):
         await send_events(
             request,
             encoder.encode_stream(chunks),

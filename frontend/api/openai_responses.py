@@ -38,26 +38,39 @@ async def create_response(request: Request) -> HTTPResponse | None:
     """POST /v1/responses"""
     context = context_of(request)
     turn, prepared = await _prepare(request)
-    body = turn.body
-    if body.background:  # whoever asked has its answer: nobody could prepare it again
-        movable = replace(prepared.generation, may_move=True)
-        prepared = replace(prepared, generation=movable)
-    encoder = _encoder(body, prepared)
-    chunks = _chunks(context, prepared)
-    if body.background:
-        response = _stored(turn, encoder.body("queued"))
-        await context.background.start(response, encoder, chunks, language_of(request))
-        if not body.stream:
-            return json_response(response.shown())
-        await _send(request, follow(_own(context), response.id, after=-1))
-        return None
-    async with aclosing(chunks):
+    prepared = context.meter.within_limits(prepared)
+    if turn.body.background:
+        return await _create_in_background(request, turn, prepared)
+    encoder = _encoder(turn.body, prepared)
+    generation = prepared.generation
+    async with (
+        context.meter.charge([generation]) as charge,
+        aclosing(charge.observe(generation, generate(prepared, context.engine))) as chunks,
+    ):
         events = _answer(request, turn, encoder, chunks)
-        if body.stream:
+        if turn.body.stream:
             await _send(request, events)
             return None
         last = [event async for event in events][-1]
     return json_response(last["response"])
+
+
+async def _create_in_background(
+    request: Request, turn: Turn, prepared: PreparedRequest
+) -> HTTPResponse | None:
+    context = context_of(request)
+    # Whoever asked has its answer: nobody could prepare it again.
+    generation = replace(prepared.generation, may_move=True)
+    prepared = replace(prepared, generation=generation)
+    encoder = _encoder(turn.body, prepared)
+    response = _stored(turn, encoder.body("queued"))
+    async with context.meter.charge([generation]) as charge:
+        chunks = charge.observe(generation, generate(prepared, context.engine))
+        await context.background.start(response, encoder, chunks, language_of(request), charge)
+    if not turn.body.stream:
+        return json_response(response.shown())
+    await _send(request, follow(_own(context), response.id, after=-1))
+    return None
 
 
 async def count_input_tokens(request: Request) -> HTTPResponse:
@@ -146,11 +159,6 @@ def _encoder(body: ResponseRequest, prepared: PreparedRequest) -> ResponseEncode
         has_summary=body.has_summary,
         is_background=bool(body.background),
     )
-
-
-def _chunks(context: Context, prepared: PreparedRequest) -> AsyncGenerator[TextChunk, None]:
-    chunks = generate(prepared, context.engine)
-    return context.metrics.observe(prepared.generation, chunks)
 
 
 def _stored(turn: Turn, shown: dict[str, Any]) -> StoredResponse:

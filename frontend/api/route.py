@@ -44,6 +44,7 @@ class Route:
     media: str | None = None  # an answer that is neither: its content type
     errors: tuple[type[ServingError], ...] = ()  # beyond those of any body, and 500
     is_work: bool = False  # counts as an active connection while it runs
+    is_limited: bool = False  # is a request to the limits, though it generates nothing
 
     @property
     def surface(self) -> Surface:

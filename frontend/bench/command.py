@@ -33,6 +33,9 @@ def bench_command(
     shared_prefix: Annotated[
         bool, typer.Option("--shared-prefix", help="Send one prompt in all streams.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Measure what keys and limits cost; nothing else.")
+    ] = False,
     model: Annotated[str | None, typer.Option(help="The model.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder of models and state.")] = None,
     json_path: Annotated[
@@ -44,6 +47,10 @@ def bench_command(
 ) -> None:
     """Measure the stack under load, and beside it the bare batcher and llama.cpp's own server."""
     signal.signal(signal.SIGTERM, _exit)  # an exception, so that all that was started is stopped
+    if check:
+        from frontend.bench.check import run_check  # imports what only this needs
+
+        raise typer.Exit(0 if run_check(json_path) else 1)
     try:
         options = Options(
             engines=_engines(engines),

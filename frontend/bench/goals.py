@@ -69,6 +69,17 @@ def evaluate(summary: Summary, prefix_speedup: float | None) -> list[Goal]:
     ]
 
 
+def check_goal(cost_us: float) -> Goal:
+    """Of what keys, limits and their headers cost a request (`inflight bench --check`)."""
+    return Goal(
+        name="keys and limits on LMDB, 8 buckets: CPU of a request",
+        limit=60.0,
+        value=cost_us,
+        unit="µs",
+        is_upper_limit=True,
+    )
+
+
 def _unchanged_rate(summary: Summary, num_streams: int) -> Goal:
     return Goal(
         name=f"stack / stack before at {num_streams} streams",

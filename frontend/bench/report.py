@@ -106,7 +106,7 @@ def write_json(
             engine: {str(n): describe(one) for n, one in by_streams.items()}
             for engine, by_streams in summary.items()
         },
-        "goals": [{**msgspec.to_builtins(goal), "is_met": goal.is_met} for goal in goals],
+        "goals": [described(goal) for goal in goals],
         "prefix_cache": prefix and {**msgspec.to_builtins(prefix), "speedup": prefix.speedup},
         "runs": [
             {
@@ -121,6 +121,10 @@ def write_json(
         ],
     }
     path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+
+
+def described(goal: Goal) -> dict[str, Any]:
+    return {**msgspec.to_builtins(goal), "is_met": goal.is_met}
 
 
 def describe(one: Figures) -> dict[str, Any]:

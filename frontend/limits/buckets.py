@@ -39,6 +39,8 @@ class Rule:
     period_s: float = 0.0  # in which a full bucket runs empty; 0 of places
     unit: Unit
     is_quota: bool = False  # used up, it is not worth waiting for
+    # What every request would calculate again
+    is_place: bool = field(init=False, repr=False, compare=False)
     key: bytes = field(init=False, repr=False, compare=False)  # the name, in 16 bytes
     full: float = field(init=False, repr=False, compare=False)  # its highest level
     step: float = field(init=False, repr=False, compare=False)  # what one unit adds to its level
@@ -46,13 +48,10 @@ class Rule:
     def __post_init__(self) -> None:
         is_place = self.unit is Unit.CONCURRENT
         digest = hashlib.blake2b(self.name.encode(), digest_size=16).digest()
+        object.__setattr__(self, "is_place", is_place)
         object.__setattr__(self, "key", digest)
         object.__setattr__(self, "full", float(self.capacity) if is_place else self.period_s)
         object.__setattr__(self, "step", 1.0 if is_place else self.period_s / self.capacity)
-
-    @property
-    def is_place(self) -> bool:
-        return self.unit is Unit.CONCURRENT
 
 
 class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

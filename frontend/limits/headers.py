@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from frontend.errors import QuotaExceeded, RateLimited, RequestOverLimit, ServingError
@@ -41,14 +41,18 @@ def limit_headers(decision: Decision, now: float) -> dict[str, str]:
 
 
 def _tightest(decision: Decision, unit: Unit) -> BucketState | None:
+    """Of time, as requests and tokens are."""
     tightest = None
-    least = 0
+    least = inf
     for rule, level in zip(decision.rules, decision.levels, strict=True):
         if rule.unit is unit:
-            left = remaining(rule, level)
-            if tightest is None or left < least:
-                tightest, least = BucketState(rule=rule, remaining=left, reset_s=level), left
-    return tightest
+            room = (rule.full - level) / rule.step
+            if room < least:
+                tightest, least = (rule, level), room
+    if tightest is None:
+        return None
+    rule, level = tightest
+    return BucketState(rule=rule, remaining=remaining(rule, level), reset_s=level)
 
 
 def _add_openai_headers(headers: dict[str, str], state: BucketState, what: str) -> None:

@@ -6,6 +6,7 @@ says nothing, and is removed. Knows nothing of what the table is.
 
 from __future__ import annotations
 
+import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from frontend.errors import LimitsUnavailable
 from frontend.limits.buckets import Rule, Unit
 from frontend.limits.gcra import MAX_FULL, decide, settled
 from frontend.limits.store import Admission, Reservation
+
+logger = logging.getLogger(__name__)
 
 # Every so many acquires, twice as many records are looked at as were made, and some more: so at the
 # most half of all records are empty ones.
@@ -140,18 +143,23 @@ class LocalStore:
         reservation = Reservation(store=self, rules=rules, num_tokens=num_tokens)
         return Admission(decision, reservation)
 
-    async def settle(self, reservation: Reservation, num_tokens: int) -> None:
-        excess = num_tokens - reservation.num_tokens
+    async def settle(
+        self, reservation: Reservation, num_tokens: int, num_requests: int = 1
+    ) -> None:
+        excess = {
+            Unit.TOKENS: num_tokens - reservation.num_tokens,
+            Unit.REQUESTS: num_requests - 1,
+        }
         try:
             with self._table.begin() as transaction:
                 now = self._clock()
                 for rule in reservation.rules:
                     if rule.is_place:
                         self._add_places(transaction, rule, -1)
-                    elif excess and rule.unit is Unit.TOKENS:
-                        _settle(transaction, rule, now, excess)
+                    elif excess[rule.unit]:
+                        _settle(transaction, rule, now, excess[rule.unit])
         except self._table.errors as exc:
-            raise LimitsUnavailable(reason=str(exc)) from exc
+            logger.error("limits: not settled", extra={"reason": str(exc)})
 
     def health(self) -> str:
         return "ok"
@@ -198,10 +206,12 @@ def _level(transaction: Transaction, rule: Rule, now: float) -> float:
     if record is None:
         return 0.0
     level: float = _time.unpack(record)[0] - now
+    if level <= 0.0:
+        return 0.0
     if level > MAX_FULL * rule.full:  # the clock was set back: from now on it runs empty
         level = MAX_FULL * rule.full
         transaction.put(TIME + rule.key, _time.pack(now + level))
-    return max(level, 0.0)
+    return level
 
 
 def _settle(transaction: Transaction, rule: Rule, now: float, excess: int) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from frontend.limits.fallback import FallbackStore
 from frontend.limits.lmdb_table import LmdbTable
 from frontend.limits.local_store import LocalStore
-from frontend.limits.redis_store import RedisStore
 from frontend.limits.store import LimitStore
 from frontend.limits.worker_locks import WorkerLocks
+from frontend.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the folder in it is checked to be our own
 SHARED_SCHEMES = frozenset({"redis", "rediss", "unix", "valkey", "valkeys"})
@@ -35,16 +37,56 @@ def limit_store(
     if parts.scheme == "lmdb" and not parts.netloc:
         return _local_store(Path(parts.path) if parts.path else _folder_of(home))
     if parts.scheme in SHARED_SCHEMES and url is not None:
+        from frontend.limits.fallback import FallbackStore  # what one machine need not load
+        from frontend.limits.redis_store import RedisStore
+
         local = _local_store(_folder_of(home)) if has_local_fallback else None
         return FallbackStore(RedisStore(url), local, num_frontends=num_frontends)
     raise ValueError("must be redis://, rediss://, valkey://, valkeys://, unix:// or lmdb:///PATH")
 
 
+def check_url(settings: Settings) -> None:
+    """
+    Raises:
+        SettingsError: the limits cannot be kept there. The URL is not shown: it may have a password
+            in it.
+    """
+    try:
+        parts = urlsplit(settings.limits_url)
+        is_shared = parts.scheme in SHARED_SCHEMES
+        if is_shared and not (parts.path if parts.scheme == "unix" else parts.hostname):
+            raise ValueError("must say where it is, as redis://HOST:PORT/0 or unix:///PATH")
+        limit_store(
+            settings.limits_url or "lmdb:///tmp",  # nothing is opened, nor looked at
+            settings.home,
+            has_local_fallback=False,
+            num_frontends=settings.num_frontends,
+        )
+    except ValueError as exc:
+        raise SettingsError(f"setting 'limits_url' {exc}") from exc
+
+
 def _local_store(folder: Path) -> LocalStore:
-    file = folder / f"limits-{FORMAT}"
-    return LocalStore(LmdbTable(file), WorkerLocks(folder / "workers"))
+    return LocalStore(_table(folder), WorkerLocks(folder / "workers"))
+
+
+def _table(folder: Path) -> LmdbTable:
+    return LmdbTable(folder / f"limits-{FORMAT}")
 
 
 def _folder_of(home: Path) -> Path:
+    """In shared memory; but in the home where that is small, not there or not to be written."""
     digest = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=6).hexdigest()
-    return SHARED_MEMORY / f"inflight-{os.geteuid()}-{digest}"
+    folder = SHARED_MEMORY / f"inflight-{os.geteuid()}-{digest}"
+    table = _table(folder)
+    errors: tuple[type[Exception], ...] = (OSError, *table.errors)
+    try:
+        table.open()
+    except errors as exc:
+        in_home = home / "state" / "limits"
+        logger.warning(
+            "limits: no shared memory", extra={"reason": str(exc), "folder": str(in_home)}
+        )
+        return in_home
+    table.close()
+    return folder

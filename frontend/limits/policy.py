@@ -22,6 +22,7 @@ T = TypeVar("T")
 DEFAULT_LIMITS = LimitSet(requests_per_minute=1_000_000, tokens_per_minute=1_000_000_000)
 MAX_REMEMBERED = 16_384  # combinations of who asks and for which model: some 10 MB
 MAX_MONEY = 1e12
+_GLOB_SIGNS = frozenset("*?[")
 
 Money = Annotated[float, msgspec.Meta(gt=0, le=MAX_MONEY)]
 PricePerMillion = Annotated[float, msgspec.Meta(ge=0, le=MAX_MONEY)]
@@ -51,7 +52,9 @@ class ByName(Generic[T]):
     def __init__(self, entries: Mapping[str, T]) -> None:
         self._entries = entries
         self._globs = [
-            (re.compile(fnmatch.translate(glob)), value) for glob, value in entries.items()
+            (re.compile(fnmatch.translate(name)), value)
+            for name, value in entries.items()
+            if not _GLOB_SIGNS.isdisjoint(name)
         ]
 
     def find(self, name: str) -> T | None:
@@ -107,6 +110,10 @@ class Policy:
     def price(self, model: str) -> Price | None:
         """None: it costs nothing."""
         return self._prices.find(model)
+
+    @property
+    def num_remembered(self) -> int:
+        return self._remembered.cache_info().currsize
 
     def _rules(
         self,

@@ -36,10 +36,11 @@ import msgspec
 
 from frontend.limits.buckets import LimitSet
 from frontend.limits.policy import Budget, Policy, Price
-from frontend.settings import SettingsError
+from frontend.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_NAME = "limits.toml"
 LOOK_EVERY_S = 0.5  # taken when two looks see the same: within about a second
 _PLAIN: Mapping[str, type[LimitSet]] = {"keys": LimitSet, "addresses": LimitSet}
 _BY_NAME: Mapping[str, type[msgspec.Struct]] = {
@@ -51,8 +52,14 @@ _BY_NAME: Mapping[str, type[msgspec.Struct]] = {
 _PLACE = re.compile(r"(?P<problem>.*?)(?: - at `\$\.(?P<field>\w+)`)?", re.DOTALL)
 _BARE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # TOML's: without quotes
 Struct = TypeVar("Struct", bound=msgspec.Struct)
-# What tells that a file is another one: when it was written, its size, its inode.
+# What tells that a file is another one: when it or its rights were changed, its size, its inode.
 Signature = tuple[int, int, int]
+
+
+def policy_file(settings: Settings) -> PolicyFile:
+    """The one that the settings name, or limits.toml in the home, which may be missing."""
+    named = settings.limits_file
+    return PolicyFile(named or settings.home / DEFAULT_NAME, is_required=named is not None)
 
 
 def load_policy(path: Path) -> Policy:
@@ -64,7 +71,7 @@ def load_policy(path: Path) -> Policy:
         return read_policy(path.read_text("utf-8"))
     except OSError as exc:
         raise SettingsError(f"limits_file: {path}: {exc.strerror}") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise SettingsError(f"limits_file: {path}: {exc}") from exc
 
 
@@ -126,16 +133,11 @@ class PolicyFile:
     """One worker's policy in force. `open` it when its loop runs.
 
     Args:
-        path: None: nothing is limited, and nothing looked at.
         is_required: False: it may be missing at the start, and come later.
     """
 
     def __init__(
-        self,
-        path: Path | None,
-        *,
-        is_required: bool = False,
-        look_every_s: float = LOOK_EVERY_S,
+        self, path: Path, *, is_required: bool = True, look_every_s: float = LOOK_EVERY_S
     ) -> None:
         self.policy = Policy()
         self._path = path
@@ -145,40 +147,43 @@ class PolicyFile:
         self._seen: Signature | None = None  # at the last look
         self._looking: asyncio.Task[None] | None = None
 
-    def open(self) -> None:
-        """
+    def check(self) -> None:
+        """Take it as it is now.
+
         Raises:
-            SettingsError: the file cannot be used.
+            SettingsError: it cannot be used.
         """
-        if self._path is None:
-            return
         self._taken = self._seen = _signature(self._path)
         if self._taken is not None or self._is_required:
             self.policy = load_policy(self._path)
-        self._looking = asyncio.create_task(self._look_for_ever(self._path), name="limits file")
+
+    def open(self) -> None:
+        """`check`, and from now on as it changes."""
+        self.check()
+        self._looking = asyncio.create_task(self._look_for_ever(), name="look at limits")
 
     async def close(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
 
-    async def _look_for_ever(self, path: Path) -> None:
+    async def _look_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._look_every_s)
-            self._look(path)
+            await asyncio.to_thread(self.look)  # thousands of tenants take a while
 
-    def _look(self, path: Path) -> None:
+    def look(self) -> None:
         """A file that two looks find alike is whole: an editor may write it in parts."""
-        before, self._seen = self._seen, _signature(path)
+        before, self._seen = self._seen, _signature(self._path)
         if self._seen == self._taken or self._seen != before:
             return
         self._taken = self._seen
         try:
-            self.policy = load_policy(path)
+            self.policy = load_policy(self._path)
         except SettingsError as exc:  # met once: its signature is known now
             logger.error("limits not changed", extra={"reason": str(exc)})
         else:
-            logger.info("limits changed", extra={"file": str(path)})
+            logger.info("limits changed", extra={"file": str(self._path)})
 
 
 def _signature(path: Path) -> Signature | None:
@@ -187,4 +192,4 @@ def _signature(path: Path) -> Signature | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_ctime_ns, found.st_size, found.st_ino

@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -32,6 +34,8 @@ MAX_CONNECTIONS = 32  # of a worker; more decisions at once wait for one
 POOL_TIMEOUT_S = 2.0
 PLACES_AT_ONCE = 500  # renewed by one script: others wait for it
 SCRIPTS = Path(__file__).with_name("scripts")
+
+T = TypeVar("T")
 
 
 class RedisStore:
@@ -59,7 +63,7 @@ class RedisStore:
         self._worker = secrets.token_hex(8)
         self._numbers = itertools.count()
         self._held: dict[str, list[bytes]] = {}  # place -> keys of its buckets
-        self._settling: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any]] = set()  # goes on when who waits for it is cancelled
         self._renewing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -70,8 +74,8 @@ class RedisStore:
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
-        if self._settling:
-            await asyncio.wait(self._settling)
+        while self._running:
+            await asyncio.wait(self._running)
         await self._redis.aclose()
 
     async def check(self) -> None:
@@ -82,6 +86,15 @@ class RedisStore:
     async def acquire(
         self, rules: Sequence[Rule], num_tokens: int, num_requests: int = 1
     ) -> Admission:
+        deciding = self._run(self._decide(rules, num_tokens, num_requests))
+        try:
+            return await asyncio.shield(deciding)
+        except asyncio.CancelledError:
+            # It may have been taken by now, or will be: the question is on its way.
+            self._run(_give_back(deciding))
+            raise
+
+    async def _decide(self, rules: Sequence[Rule], num_tokens: int, num_requests: int) -> Admission:
         place = f"{self._worker}:{next(self._numbers)}"
         arguments: list[str | float] = [place, self._lease_s, num_requests]
         for rule in rules:
@@ -102,24 +115,29 @@ class RedisStore:
         reservation = Reservation(store=self, rules=rules, num_tokens=num_tokens, place=place)
         return Admission(decision, reservation)
 
-    async def settle(self, reservation: Reservation, num_tokens: int) -> None:
+    async def settle(
+        self, reservation: Reservation, num_tokens: int, num_requests: int = 1
+    ) -> None:
         self._held.pop(reservation.place, None)
-        # Of its own: it goes on when who waits for it is cancelled with the client's connection.
-        task = asyncio.create_task(self._settle_now(reservation, num_tokens))
-        self._settling.add(task)
-        task.add_done_callback(self._settling.discard)
-        await asyncio.shield(task)
-
-    async def _settle_now(self, reservation: Reservation, num_tokens: int) -> None:
-        excess = num_tokens - reservation.num_tokens
+        excess = {
+            Unit.TOKENS: num_tokens - reservation.num_tokens,
+            Unit.REQUESTS: num_requests - 1,
+            Unit.CONCURRENT: -1,
+        }
         keys: list[bytes] = []
         arguments: list[str | float] = [reservation.place]
         for rule in reservation.rules:
-            if rule.is_place or (excess and rule.unit is Unit.TOKENS):
+            if excess[rule.unit]:
                 keys.append(PREFIX + rule.key)
-                arguments += (_kind(rule), rule.full, excess * rule.step)
+                arguments += (_kind(rule), rule.full, excess[rule.unit] * rule.step)
         if keys:
-            await _try(self._settle(keys=keys, args=arguments))
+            await asyncio.shield(self._run(_try(self._settle(keys=keys, args=arguments))))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def _renew_for_ever(self) -> None:
         while True:
@@ -140,6 +158,14 @@ class RedisStore:
 
     def health(self) -> str:
         return "ok"
+
+
+async def _give_back(deciding: asyncio.Task[Admission]) -> None:
+    """Nobody waits for the decision any more."""
+    with suppress(LimitsUnavailable):  # then it was not made
+        admission = await deciding
+        if admission.reservation is not None:
+            await admission.reservation.cancel()
 
 
 async def _try(answer: Awaitable[object]) -> None:

@@ -11,10 +11,16 @@ from frontend.limits.gcra import Decision
 
 
 class Settler(Protocol):
-    async def settle(self, reservation: Reservation, num_tokens: int) -> None:
-        """End a request that used so many tokens; `Reservation.settle` calls it, once.
+    async def settle(
+        self, reservation: Reservation, num_tokens: int, num_requests: int = 1
+    ) -> None:
+        """End a request that used so many tokens; a reservation calls it, once.
 
-        Where the store cannot be reached nothing is raised: what was taken comes back by itself.
+        Goes on when who waits for it is cancelled. Where the store cannot be reached nothing is
+        raised: what was taken comes back by itself.
+
+        Args:
+            num_requests: 0: it was none.
         """
         ...
 
@@ -31,9 +37,16 @@ class Reservation:
 
     async def settle(self, num_tokens: int) -> None:
         """Give back what was not used, or take what was used beyond; only the first call does."""
+        await self._settle(num_tokens)
+
+    async def cancel(self) -> None:
+        """Give everything back, as if it had never been asked for; instead of `settle`."""
+        await self._settle(0, num_requests=0)
+
+    async def _settle(self, num_tokens: int, num_requests: int = 1) -> None:
         if not self.is_settled:
             self.is_settled = True
-            await self.store.settle(self, num_tokens)
+            await self.store.settle(self, num_tokens, num_requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,8 @@ class LimitStore(Protocol):
             rules: no two of one name.
             num_tokens: of the prompt, and the most of the answer.
             num_requests: 0 to see how the buckets stand, with 0 tokens.
+
+        Cancelled in between, it gives back what it has taken.
 
         Raises:
             LimitsUnavailable: it cannot be decided.

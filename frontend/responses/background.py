@@ -13,6 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from frontend.charge import Charge
 from frontend.errors import ResponseNotFound, ServingError
 from frontend.messages import Language
 from frontend.protocol.response_answer import (
@@ -117,8 +118,9 @@ class BackgroundRuns:
         encoder: ResponseEncoder,
         chunks: AsyncGenerator[TextChunk, None],
         language: Language,
+        charge: Charge,
     ) -> None:
-        """Store the response, and work on it from now on."""
+        """Store the response, and work on it from now on; the charge is then the work's."""
         events = encoder.opening()
         await self._store.add(response, lease_until=time.time() + LEASE_S)
         run = Run(
@@ -131,7 +133,9 @@ class BackgroundRuns:
         )
         self._runs[response.id] = run
         task = self._tasks[response.id] = asyncio.create_task(run.work())
+        charge.hand_over()
         task.add_done_callback(lambda task: self._forget(response.id, task))
+        task.add_done_callback(lambda _: charge.release())  # also if it never began
         await run.flush()
 
     def stop(self, response_id: str) -> None:

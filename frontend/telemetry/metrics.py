@@ -6,16 +6,11 @@ The buckets are those that vLLM and SGLang use, so that dashboards can compare.
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
-
-from frontend.errors import ModelChanged, ServingError
-from frontend.telemetry.requests import current_request
-from frontend.types import GenerationRequest, TextChunk
 
 TTFT_BUCKETS = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0),
@@ -75,59 +70,32 @@ class Metrics:
         )
         self._registry = registry
 
-    async def observe(
-        self, request: GenerationRequest, chunks: AsyncGenerator[TextChunk, None]
-    ) -> AsyncGenerator[TextChunk, None]:
-        """Pass a request's chunks on, and count them once at its end, however it ends."""
-        started = time.perf_counter()
-        first_at: float | None = None
-        num_tokens = 0
-        outcome = "cancelled"  # what is left when the consumer stops reading
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    if first_at is None:
-                        first_at = time.perf_counter()
-                    num_tokens += chunk.num_tokens
-                    if chunk.finish_reason:
-                        outcome = chunk.finish_reason
-                    yield chunk
-        except ServingError as exc:
-            outcome = exc.code
-            raise
-        except Exception:
-            outcome = ServingError.code
-            raise
-        finally:
-            if outcome != ModelChanged.code:  # it is prepared again, and counted then
-                self._count(request, outcome, started, first_at, num_tokens)
-
-    def _count(
+    def count(
         self,
-        request: GenerationRequest,
+        model: str,
         outcome: str,
-        started: float,
-        first_at: float | None,
+        *,
+        num_prompt_tokens: int,
         num_tokens: int,
+        duration_s: float,
+        first_token_s: float | None,
     ) -> None:
-        ended = time.perf_counter()
-        model = request.model
+        """A generation has ended.
+
+        Args:
+            outcome: a finish reason, an error's code, or "cancelled".
+            num_tokens: generated.
+            duration_s, first_token_s: from its admission; None: it had none.
+        """
         self.requests.labels(model, outcome).inc()
-        self.prompt_tokens.labels(model).inc(len(request.prompt_token_ids))
+        self.prompt_tokens.labels(model).inc(num_prompt_tokens)
         self.completion_tokens.labels(model).inc(num_tokens)
-        self.inference_seconds.labels(model).observe(ended - started)
-        if first_at is not None:
-            self.first_token_seconds.labels(model).observe(first_at - started)
+        self.inference_seconds.labels(model).observe(duration_s)
+        if first_token_s is not None:
+            self.first_token_seconds.labels(model).observe(first_token_s)
             if num_tokens > 1:
-                mean = (ended - first_at) / (num_tokens - 1)
+                mean = (duration_s - first_token_s) / (num_tokens - 1)
                 self.output_token_seconds.labels(model).observe(mean)
-        if (record := current_request.get()) is not None:
-            record.model, record.generation_id = model, request.request_id
-            record.outcome = outcome
-            record.num_prompt_tokens += len(request.prompt_token_ids)
-            record.num_tokens += num_tokens
-            if first_at is not None and record.first_token_s is None:
-                record.first_token_s = first_at - record.started
 
     @contextmanager
     def connection(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What the log says of each HTTP request, gathered while it is served and written once.
+"""What is known of an HTTP request while it is served, and what the log says of it at its end.
 
 Knows nothing of HTTP libraries; nothing of a prompt or an answer is kept.
 """
@@ -9,6 +9,11 @@ import logging
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from frontend.access.identity import Identity
+    from frontend.limits.gcra import Decision
 
 logger = logging.getLogger("frontend.requests")
 
@@ -22,6 +27,10 @@ class RequestRecord:
     request_id: str
     method: str
     path: str
+    address: str = ""  # of the client
+    identity: Identity | None = None  # of who asks, once that is known
+    decision: Decision | None = None  # of the limits, once they are asked
+    decided_at: float = 0.0  # Unix seconds
     started: float = field(default_factory=time.perf_counter)
     status: int | None = None  # of the answer, once its head is made
     is_stream: bool = False

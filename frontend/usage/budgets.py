@@ -16,7 +16,8 @@ from datetime import date
 from typing import Protocol
 
 from frontend.errors import QuotaExceeded
-from frontend.usage.prices import Budget, shown
+from frontend.limits.policy_file import PolicyFile
+from frontend.usage.prices import billionths, shown
 from frontend.usage.record import UsageRow, month_of, next_month, time_of
 
 REFRESH_S = 1.0
@@ -33,12 +34,6 @@ class Used:
         return Used(self.tokens + other.tokens, self.cost + other.cost)
 
 
-class BudgetList(Protocol):
-    """What of the policy is asked here."""
-
-    def budget(self, tenant: str) -> Budget | None: ...
-
-
 class MonthTotals(Protocol):
     """What of `UsageStore` is asked here."""
 
@@ -51,10 +46,10 @@ class Budgets:
     """One worker's; `refresh` is the business of its `UsageLog`."""
 
     def __init__(
-        self, totals: MonthTotals, policy: BudgetList, *, refresh_s: float = REFRESH_S
+        self, totals: MonthTotals, limits: PolicyFile, *, refresh_s: float = REFRESH_S
     ) -> None:
         self._store = totals
-        self._policy = policy
+        self._limits = limits
         self._refresh_s = refresh_s
         self._refreshed_at = float("-inf")  # time.monotonic()
         self._month = date.min
@@ -68,16 +63,18 @@ class Budgets:
         Raises:
             QuotaExceeded: the tenant has used up its budget of this month.
         """
-        budget = self._policy.budget(tenant)
+        budget = self._limits.policy.budget(tenant)
         if budget is None:
             return
         self._turn_page(time.time())
         self._touched.add(tenant)
         used = self._stored.get(tenant, Used()) + self._unseen.get(tenant, Used())
         if budget.tokens is not None and used.tokens >= budget.tokens:
-            raise self._used_up("tokens", tenant, str(budget.tokens), str(used.tokens))
-        if budget.cost is not None and used.cost >= budget.cost:
-            raise self._used_up("money", tenant, shown(budget.cost), shown(used.cost))
+            raise self._used_up(
+                "budget_used_up.tokens", tenant, str(budget.tokens), str(used.tokens)
+            )
+        if budget.money is not None and used.cost >= (limit := billionths(budget.money)):
+            raise self._used_up("budget_used_up.money", tenant, shown(limit), shown(used.cost))
 
     def add(self, row: UsageRow) -> None:
         """Count what is on its way to the database."""
@@ -121,7 +118,7 @@ class Budgets:
 
     def _count(self, row: UsageRow) -> None:
         record = row.record
-        if self._policy.budget(record.tenant) is None or record.at < self._month_begins:
+        if self._limits.policy.budget(record.tenant) is None or record.at < self._month_begins:
             return
         used = Used(record.tokens, row.cost)
         self._unseen[record.tenant] = self._unseen.get(record.tenant, Used()) + used
@@ -136,9 +133,9 @@ class Budgets:
         self._month_ends = time_of(next_month(self._month))
         self._stored, self._unseen = {}, {}
 
-    def _used_up(self, what: str, tenant: str, limit: str, used: str) -> QuotaExceeded:
+    def _used_up(self, key: str, tenant: str, limit: str, used: str) -> QuotaExceeded:
         return QuotaExceeded(
-            f"budget_used_up.{what}",
+            key,
             tenant=tenant,
             month=f"{self._month:%Y-%m}",
             limit=limit,

@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from frontend.limits.policy_file import PolicyFile
 from frontend.usage.budgets import Budgets
-from frontend.usage.prices import Price
+from frontend.usage.prices import cost_of
 from frontend.usage.record import UsageRecord, UsageRow
 
 logger = logging.getLogger(__name__)
@@ -26,14 +27,8 @@ FLUSH_S = 0.25
 MAX_GROUP = 500  # rows in one transaction: others wait for it
 MAX_WAITING = 100_000
 TIMEOUT_S = 40.0  # more than the databases' own, see store/database.py
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 10.0  # of a stop, for the last groups
 COLLECT_S = 60.0  # between the times that old rows are looked for
-
-
-class PriceList(Protocol):
-    """What of the policy is asked here."""
-
-    def price(self, model: str) -> Price: ...
 
 
 class UsageRows(Protocol):
@@ -50,7 +45,7 @@ class UsageLog:
     def __init__(
         self,
         rows: UsageRows,
-        policy: PriceList,
+        limits: PolicyFile,
         budgets: Budgets,
         *,
         flush_s: float = FLUSH_S,
@@ -58,7 +53,7 @@ class UsageLog:
         close_timeout_s: float = CLOSE_TIMEOUT_S,
     ) -> None:
         self._store = rows
-        self._policy = policy
+        self._limits = limits
         self._budgets = budgets
         self._flush_s = flush_s
         self._max_waiting = max_waiting
@@ -79,10 +74,8 @@ class UsageLog:
         Of a request that is cancelled: add it before anything else is awaited, for the server may
         be stopping.
         """
-        cost = self._policy.price(record.model).cost(
-            record.prompt_tokens, record.cached_tokens, record.completion_tokens
-        )
-        row = UsageRow(id=f"{self._writer}-{next(self._numbers)}", record=record, cost=cost)
+        row_id = f"{self._writer}-{next(self._numbers)}"
+        row = UsageRow(id=row_id, record=record, cost=cost_of(record, self._limits.policy))
         self._waiting.append(row)
         self._budgets.add(row)
         if len(self._waiting) > self._max_waiting:

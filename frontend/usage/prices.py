@@ -1,60 +1,50 @@
-"""What tokens cost, and what a tenant may spend. Money is whole billionths of the currency."""
+"""What requests cost, exactly: money is whole billionths of the operator's currency.
+
+Prices and budgets are floats in the policy, as TOML has them; each stands for the decimal that was
+written.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from decimal import Decimal
+import functools
+from decimal import ROUND_HALF_UP, Decimal
+
+from frontend.limits.policy import Policy, Price
+from frontend.usage.record import UsageRecord
 
 BILLION = 10**9
 MILLION = 10**6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Price:
-    """Of a million tokens each, in billionths of the currency."""
-
-    prompt: int
-    cached: int  # of the prompt, found in the prefix cache
-    completion: int  # with reasoning in it
-
-    def cost(self, prompt_tokens: int, cached_tokens: int, completion_tokens: int) -> int:
-        """Of one request, in billionths, rounded half up.
-
-        Args:
-            cached_tokens: of the prompt's; the others cost the full price.
-        """
-        millionths = (
-            (prompt_tokens - cached_tokens) * self.prompt
-            + cached_tokens * self.cached
-            + completion_tokens * self.completion
-        )
-        return (millionths + MILLION // 2) // MILLION
+def cost_of(record: UsageRecord, policy: Policy) -> int:
+    """Of one request, in billionths of the currency, rounded half up."""
+    price = policy.price(record.model)
+    if price is None:
+        return 0
+    prompt, cached, completion = _per_million(price)
+    millionths = (
+        (record.prompt_tokens - record.cached_tokens) * prompt
+        + record.cached_tokens * cached
+        + record.completion_tokens * completion
+    )
+    return (millionths + MILLION // 2) // MILLION
 
 
-FREE = Price(prompt=0, cached=0, completion=0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """What a tenant may use in a calendar month (UTC); None: any amount."""
-
-    tokens: int | None = None
-    cost: int | None = None  # billionths of the currency
-
-
-def billionths(amount: Decimal | float) -> int:
-    """An amount of money as people write it; a float stands for the decimal that it shows.
-
-    Raises:
-        ValueError: it is negative, no number, or has more than nine decimals.
-    """
-    exact = Decimal(str(amount))
-    if not exact.is_finite() or exact < 0 or (scaled := exact * BILLION) != int(scaled):
-        raise ValueError(f"no amount of money with nine decimals at the most: {amount}")
-    return int(scaled)
+@functools.lru_cache(maxsize=1024)
+def billionths(amount: float) -> int:
+    """An amount of money, rounded half up."""
+    exact = Decimal(str(amount)) * BILLION
+    return int(exact.to_integral_value(ROUND_HALF_UP))
 
 
 def shown(cost: int) -> str:
     """Billionths as people write money: exact, without zeros at the end."""
     text = f"{cost // BILLION}.{cost % BILLION:09d}"
     return text.rstrip("0").rstrip(".")
+
+
+@functools.lru_cache(maxsize=1024)
+def _per_million(price: Price) -> tuple[int, int, int]:
+    """Of prompt, cached and completion tokens, in billionths."""
+    cached = price.prompt if price.cached is None else price.cached
+    return billionths(price.prompt), billionths(cached), billionths(price.completion)

@@ -18,6 +18,7 @@ class Health(Answer):
     model_loaded: bool
     memory_usage: Annotated[str, Meta(examples=["2.1GB/8GB"])]
     active_connections: int
+    limits: Annotated[str, Meta(description='"ok", or what is wrong with the rate limits.')]
 
 
 class Generation(Answer):
