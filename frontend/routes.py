@@ -41,10 +41,14 @@ from frontend.errors import (
     InvalidParameter,
     InvalidRequest,
     KeyNotFound,
+    LimitsUnavailable,
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
     PreviousResponseNotFound,
+    QuotaExceeded,
+    RateLimited,
+    RequestOverLimit,
     ResponseNotFound,
     ServerOverloaded,
     VariantNotFound,
@@ -79,6 +83,10 @@ INFERENCE_ERRORS = (
     EngineUnavailable,
     ServerOverloaded,
     GenerationFailed,
+    RequestOverLimit,
+    RateLimited,
+    QuotaExceeded,
+    LimitsUnavailable,
 )
 OPEN = None  # to everybody, keys or not
 QUESTION = "What is the capital of France?"
