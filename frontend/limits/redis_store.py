@@ -32,6 +32,7 @@ LEASE_S = 5.0  # a worker whose event loop stands still for longer loses its pla
 RENEWALS = 5  # in a lease
 TIMEOUT_S = 0.5
 MAX_CONNECTIONS = 32  # of a worker; more decisions at once wait for one
+NUM_RETRIES = 3
 POOL_TIMEOUT_S = 2.0
 PLACES_AT_ONCE = 500  # renewed by one script: others wait for it
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -52,9 +53,8 @@ class RedisStore:
             timeout=POOL_TIMEOUT_S,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            # Once, for a connection that the server had closed. The scripts know what they have
-            # done already.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            # Of connections that the server closes. The scripts know what they have done already.
+            retry=Retry(NoBackoff(), NUM_RETRIES, supported_errors=(RedisConnectionError,)),
         )
         self._redis = Redis.from_pool(connections)
         self._acquire = self._redis.register_script(_script("acquire"))

@@ -261,7 +261,9 @@ STEP = st.one_of(
     st.tuples(st.just("advance"), st.integers(0, 90), st.just(0)),
     st.tuples(st.just("advance"), st.integers(0, 5), st.just(0)),
 )
-SET_BACK = st.tuples(st.just("set back"), st.integers(1, 5000), st.just(0))
+SET_BACK = st.tuples(
+    st.just("set back"), st.sampled_from([1, 60, 5000, 10 * int(DAY_S)]), st.just(0)
+)
 STEPS = st.one_of(  # of as many as it takes to fill a bucket
     st.lists(STEP, min_size=20, max_size=50),
     st.lists(st.one_of(STEP, SET_BACK), min_size=20, max_size=50),
