@@ -366,6 +366,23 @@ def test_pages_of_other_origins_may_read_all_of_it(caller: Caller) -> None:
     assert HEADERS | {"retry-after", "retry-after-ms", "x-should-retry"} <= set(exposed)
 
 
+def test_a_model_has_one_bucket_by_whatever_name_it_is_asked_for(
+    limits_settings: Settings, engine: FakeEngine, tmp_path: Path
+) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[models.tiny]\nrequests_per_minute = 4\n")
+    engine.script = FOUR
+    settings = replace(limits_settings, limits_file=limits)
+    with ServerThread(settings, engine, FakeRepository(engine)) as server:
+        for named in ({"model": "tiny"}, {"model": "default"}, {"model": ""}, {}):
+            assert Caller(server).post("/v1/chat/completions", CHAT | named).status == 200
+        for model in ("tiny", "default"):
+            assert (
+                Caller(server).post("/v1/chat/completions", {**CHAT, "model": model}).status == 429
+            )
+        assert Caller(server).has_place()  # who asks for no model takes none of its
+
+
 def test_behind_a_proxy_each_client_has_its_own(limited: ServerThread) -> None:
     first, second = Caller(limited), Caller(limited)
     while first.has_place():
