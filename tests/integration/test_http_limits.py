@@ -71,12 +71,12 @@ class Caller:
     """A client with an address of its own."""
 
     def __init__(self, server: ServerThread) -> None:
-        self._server = server
+        self.server = server
         number = next(_numbers)
         self.headers = {"X-Forwarded-For": f"198.51.{number // 256}.{number % 256}"}
 
     def send(self, path: str, body: object) -> RawClient:
-        client = RawClient(self._server.address)
+        client = RawClient(self.server.address)
         client.send("POST", path, body, self.headers)
         return client
 
@@ -86,7 +86,7 @@ class Caller:
 
     def left(self) -> tuple[int, int]:
         """Requests of six a minute, and tokens of thousand a day."""
-        with RawClient(self._server.address) as client:
+        with RawClient(self.server.address) as client:
             client.send("GET", "/v1/models", headers=self.headers)
             headers = client.receive().headers
         assert headers["x-ratelimit-limit-tokens"] == "1000"
@@ -332,7 +332,7 @@ def test_a_background_run_is_charged_until_it_ends(
     wait_until(lambda: sum(one.num_tokens_taken for one in engine.streams) == 3)
     assert not caller.has_place()
     own = f"{path}/{created.json['id']}"
-    with RawClient(("127.0.0.1", caller._server.port)) as client:
+    with RawClient(("127.0.0.1", caller.server.port)) as client:
         if how == "cancelled":
             client.send("POST", f"{own}/cancel", {}, caller.headers)
             assert client.receive().status == 200
@@ -364,6 +364,23 @@ def test_pages_of_other_origins_may_read_all_of_it(caller: Caller) -> None:
     assert answer.status == 429
     exposed = answer.headers["access-control-expose-headers"].split(", ")
     assert HEADERS | {"retry-after", "retry-after-ms", "x-should-retry"} <= set(exposed)
+
+
+def test_a_model_has_one_bucket_by_whatever_name_it_is_asked_for(
+    limits_settings: Settings, engine: FakeEngine, tmp_path: Path
+) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[models.tiny]\nrequests_per_minute = 4\n")
+    engine.script = FOUR
+    settings = replace(limits_settings, limits_file=limits)
+    with ServerThread(settings, engine, FakeRepository(engine)) as server:
+        for named in ({"model": "tiny"}, {"model": "default"}, {"model": ""}, {}):
+            assert Caller(server).post("/v1/chat/completions", CHAT | named).status == 200
+        for model in ("tiny", "default"):
+            assert (
+                Caller(server).post("/v1/chat/completions", {**CHAT, "model": model}).status == 429
+            )
+        assert Caller(server).has_place()  # who asks for no model takes none of its
 
 
 def test_behind_a_proxy_each_client_has_its_own(limited: ServerThread) -> None:
@@ -415,15 +432,16 @@ def test_a_server_that_stops_settles_what_it_cuts_off(
     engine = FakeEngine(hanging(Step(token_ids=IDS[:2])))
     engine.load("tiny")
     with ServerThread(limits_settings, engine, FakeRepository(engine)) as server:
-        caller = Caller(server)
+        callers = [Caller(server), Caller(server)]
         path, body = SURFACES["chat"]
-        clients = [caller.send(path, {**body, "stream": True})]
-        clients[0].receive_head()
-        wait_until(lambda: engine.streams[0].num_tokens_taken == 2)
+        client = callers[0].send(path, {**body, "stream": True})
+        client.receive_head()
+        path, body = SURFACES["responses"]
+        assert callers[1].post(path, {**body, "background": True}).status == 200
+        wait_until(lambda: [one.num_tokens_taken for one in engine.streams] == [2, 2])
+    client.sock.close()
     with ServerThread(limits_settings, engine, FakeRepository(engine)) as server:
-        caller._server = server
-        assert caller.left() == (5, 1000 - prompt_tokens(engine) - 2)
-        engine.script = FOUR
-        assert caller.has_place()
-    for client in clients:
-        client.sock.close()
+        for caller, stream in zip(callers, engine.streams, strict=True):
+            caller.server = server
+            assert caller.left() == (5, 1000 - len(stream.request.prompt_token_ids) - 2)
+            assert caller.has_place()
