@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +17,19 @@ from typing import Any
 
 import pytest
 
+from frontend.access.identity import Scope
 from frontend.errors import EngineUnavailable, ModelChanged
+from frontend.limits.buckets import LimitSet
+from frontend.limits.policy import DEFAULT_LIMITS
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.types import GenerationRequest
+from tests.fakes.access import Keys, ask
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository, Script, Step, one_token_a_step
 from tests.fakes.server import Answer, RawClient, ServerThread, wait_until
 from tests.fakes.tokenizers import byte_level_tokenizer
+from tests.integration.redis_server import RedisServer
 
 LIMITS = """
 [addresses]
@@ -367,6 +374,39 @@ def test_behind_a_proxy_each_client_has_its_own(limited: ServerThread) -> None:
     # what a client itself says stands before what the proxy has seen
     second.headers["X-Forwarded-For"] = f"203.0.113.77, {first.headers['X-Forwarded-For']}"
     assert not second.has_place()
+
+
+def test_a_client_that_leaves_while_the_store_decides_was_not_there(
+    limits_settings: Settings, engine: FakeEngine, redis: RedisServer
+) -> None:
+    redis.flush()
+    shared = replace(limits_settings, limits_url=redis.url)
+    with ServerThread(shared, engine, FakeRepository(engine)) as server:
+        caller = Caller(server)
+        path, body = SURFACES["chat"]
+        assert caller.left() == (6, 1000)
+        redis.signal(signal.SIGSTOP)
+        with caller.send(path, body):
+            time.sleep(0.1)
+        time.sleep(0.05)
+        redis.signal(signal.SIGCONT)
+        wait_until(lambda: caller.left() == (6, 1000))
+        assert caller.has_place()
+    redis.flush()
+
+
+def test_who_does_not_say_who_they_are_is_told_of_nobody_elses_limits(
+    closed: ServerThread, keys: Keys
+) -> None:
+    _, key = keys.make(Scope.MODELS_READ, limits=LimitSet(requests_per_minute=9))
+    of_key = ask(closed, "GET", "/v1/models", key)
+    assert (of_key.status, of_key.headers["x-ratelimit-limit"]) == (200, "9")
+    forbidden = ask(closed, "POST", "/v1/completions", key, body={"prompt": "hi"})
+    assert (forbidden.status, forbidden.headers["x-ratelimit-remaining"]) == (403, "9")
+    for path in ("/v1/models", "/health"):
+        unknown = ask(closed, "GET", path)
+        assert unknown.status == (200 if path == "/health" else 401)
+        assert unknown.headers["x-ratelimit-limit"] == str(DEFAULT_LIMITS.requests_per_minute)
 
 
 def test_a_server_that_stops_settles_what_it_cuts_off(

@@ -35,3 +35,26 @@ def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short")
     with pytest.raises(SettingsError, match="has 5 bytes"):
         check_access(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://", "redis://:hunter2@:6379", "redis://host:none", "http://hunter2@host",
+        "unix://", "lmdb://", "lmdb://hunter2/path", "host:6379", "rediss://host/0?nope=1&db=x",
+    ],
+)  # fmt: skip
+def test_a_store_of_limits_that_cannot_be_stops_the_start(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="limits_url") as refused:
+        check_access(Settings(home=tmp_path, limits_url=url))
+    assert "hunter2" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://host", "rediss://u:p@host:6380/1", "valkey://host", "unix:///run/r.sock",
+            "lmdb:///var/lib/limits"],
+)  # fmt: skip
+def test_a_store_of_limits_is_not_looked_for_before_the_start(url: str, tmp_path: Path) -> None:
+    check_access(Settings(home=tmp_path, limits_url=url))
+    assert list(tmp_path.iterdir()) == []
