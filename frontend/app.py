@@ -81,7 +81,7 @@ def _add_routes(app: Sanic[Config, Any]) -> None:
         handler = counted(route.handler) if route.is_work else route.handler
         if route.is_limited:
             handler = limited(handler)
-        handler = guarded(handler, route.scope)
+        handler = guarded(handler, route.scope, *route.other_scopes)
         own = {"GET", "HEAD"} if route.method == "GET" else {route.method}
         app.add_route(handler, route.path, methods=own, name=route.name)
         methods.setdefault(route.path, {"OPTIONS"}).update(own)
@@ -111,7 +111,8 @@ def _add_lifecycle(
         responses = ResponseStore(database, retention_s=settings.response_retention_days * DAY_S)
         api_keys = ApiKeyStore(database)
         metrics = Metrics()
-        meter = await _open_meter(settings, database, metrics, opened)
+        usage = UsageStore(database, retention_s=settings.usage_retention_days * DAY_S)
+        meter = await _open_meter(settings, usage, metrics, opened)
         catalog = Catalog(settings.home, default_model=settings.model)
         app.ctx.serving = Context(
             settings=settings,
@@ -124,6 +125,7 @@ def _add_lifecycle(
             background=BackgroundRuns(responses),
             authenticator=_authenticator(settings, api_keys, opened),
             api_keys=api_keys,
+            usage=usage,
             root_pid=root_pid,
         )
         app.ctx.serving.background.open()
@@ -143,12 +145,11 @@ def _add_lifecycle(
 
 
 async def _open_meter(
-    settings: Settings, database: Database, metrics: Metrics, opened: AsyncExitStack
+    settings: Settings, rows: UsageStore, metrics: Metrics, opened: AsyncExitStack
 ) -> Meter:
     limits = policy_file(settings)
     limits.open()
     opened.push_async_callback(limits.close)
-    rows = UsageStore(database, retention_s=settings.usage_retention_days * DAY_S)
     budgets = Budgets(rows, limits)
     usage = UsageLog(rows, limits, budgets)
     await usage.open()

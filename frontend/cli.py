@@ -13,6 +13,7 @@ from build_engines.errors import BuildError
 from frontend.bench.command import bench_command
 from frontend.manage.command import app as models_app
 from frontend.manage.keys import app as keys_app
+from frontend.manage.usage import usage_command
 from frontend.settings import SettingsError, load_settings
 from frontend.telemetry.logs import configure_logging
 from frontend.triton_command import triton_command
@@ -25,6 +26,7 @@ app.command("build")(build_command)
 app.command("bench")(bench_command)
 app.add_typer(models_app)
 app.add_typer(keys_app)
+app.command("usage")(usage_command)
 app.command("triton")(triton_command)
 
 

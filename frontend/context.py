@@ -16,6 +16,7 @@ from frontend.responses.background import BackgroundRuns
 from frontend.settings import Settings
 from frontend.store.api_keys import ApiKeyStore
 from frontend.store.responses import ResponseStore
+from frontend.store.usage import UsageStore
 from frontend.telemetry.metrics import Metrics
 from frontend.types import LoadedModel
 
@@ -71,6 +72,7 @@ class Context:
     background: BackgroundRuns
     authenticator: Authenticator | None  # None: nobody has to say who they are
     api_keys: ApiKeyStore
+    usage: UsageStore
     root_pid: int  # the process that started this installation's processes
     is_stopping: bool = False  # requests in work are let end; no more are taken
 

@@ -101,6 +101,22 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' cannot be used together with '{other}'.",
         "参数 '{param}' 不能与 '{other}' 同时使用",
     ),
+    "not_a_day": (
+        "'{param}' must be a day as 2026-11-30, not {value}.",
+        "参数 '{param}' 必须是日期（如 2026-11-30），而不是 {value}",
+    ),
+    "not_a_month": (
+        "'{param}' must be a month as 2026-11, not {value}.",
+        "参数 '{param}' 必须是月份（如 2026-11），而不是 {value}",
+    ),
+    "not_after": (
+        "'{param}' must not be after '{other}'.",
+        "参数 '{param}' 不能晚于 '{other}'",
+    ),
+    "too_many_sums": (
+        "By '{param}' there are more than {maximum} sums: ask for fewer days, or sum up by less.",
+        "按 '{param}' 汇总的结果超过 {maximum} 条：请缩短时间范围或减少汇总维度",
+    ),
     "only_with": (
         "'{param}' is only allowed together with '{other}'.",
         "参数 '{param}' 只能与 '{other}' 一起使用",

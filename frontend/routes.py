@@ -33,6 +33,7 @@ from frontend.api.tokenize import (
     render_chat_completion,
     tokenize,
 )
+from frontend.api.usage import get_usage
 from frontend.errors import (
     BodyTooLarge,
     ContextLengthExceeded,
@@ -44,6 +45,7 @@ from frontend.errors import (
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
+    PermissionDenied,
     PreviousResponseNotFound,
     ResponseNotFound,
     ServerOverloaded,
@@ -59,6 +61,7 @@ from frontend.protocol.answers import (
     openai,
     responses,
     tokens,
+    usage,
 )
 from frontend.protocol.answers.description import OpenAPI
 from frontend.protocol.anthropic_request import CountTokensRequest, MessagesRequest
@@ -70,6 +73,7 @@ from frontend.protocol.native import BatchGenerateRequest, GenerateRequest, Load
 from frontend.protocol.response_queries import ItemsQuery, RetrieveQuery
 from frontend.protocol.response_request import ResponseRequest
 from frontend.protocol.tokenize import DetokenizeRequest, TokenizeRequest, TokenizerInfoQuery
+from frontend.protocol.usage import UsageQuery
 
 INFERENCE_ERRORS = (
     InvalidParameter,
@@ -381,6 +385,21 @@ ROUTES: tuple[Route, ...] = (
         ("One model.", "一个模型。"),
         answers={200: openai.Model},
         errors=(ModelNotFound,),
+    ),
+    Route(
+        "GET",
+        "/v1/usage",
+        Scope.INFERENCE,
+        get_usage,
+        (
+            "What was used: an administrator sees all, anybody else their own.",
+            "用量统计：管理员可查看全部，其他人只能查看自己的用量。",
+        ),
+        query=UsageQuery,
+        answers={200: usage.Usage},
+        media="text/csv",
+        errors=(InvalidParameter, PermissionDenied),
+        other_scopes=(Scope.BATCH, Scope.ADMIN),
     ),
     Route(
         "GET",

@@ -15,8 +15,8 @@ from frontend.context import context_of
 from frontend.errors import PermissionDenied
 
 
-def guarded(handler: Handler, scope: Scope | None) -> Handler:
-    """The handler, for those who have the scope; None: for everybody."""
+def guarded(handler: Handler, scope: Scope | None, *others: Scope) -> Handler:
+    """The handler, for those who have the scope or one of the others; None: for everybody."""
     if scope is None:
         return handler
 
@@ -24,7 +24,7 @@ def guarded(handler: Handler, scope: Scope | None) -> Handler:
     async def guarded(request: Request, **arguments: str) -> HTTPResponse | None:
         identity = await _identify(request)
         record_of(request).identity = identity
-        if not identity.may(scope):
+        if not any(map(identity.may, (scope, *others))):
             raise PermissionDenied(scope=scope)
         before = current_identity.set(identity)  # a connection's requests have one task
         try:

@@ -41,8 +41,9 @@ class Route:
     answers: Mapping[int, Shape] = field(default_factory=dict)  # JSON, by status
     events: tuple[Shape, ...] = ()  # of the stream that it can answer with
     ends_with_done: bool = False  # after the last event there is `data: [DONE]`
-    media: str | None = None  # an answer that is neither: its content type
+    media: str | None = None  # of an answer that is neither, or need not be: its content type
     errors: tuple[type[ServingError], ...] = ()  # beyond those of any body, and 500
+    other_scopes: tuple[Scope, ...] = ()  # each is as good
     is_work: bool = False  # counts as an active connection while it runs
     is_limited: bool = False  # is a request to the limits, though it generates nothing
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -20,17 +19,13 @@ from frontend.store.database import Database
 from frontend.store.schema import api_keys, usage_days, usage_months, usage_records
 from frontend.usage.budgets import Used
 from frontend.usage.record import UsageRecord, UsageRow, day_of, month_of
+from frontend.usage.sums import AMOUNTS, UsageSum
 
 MAX_COLLECTED = 500  # rows in one transaction: others wait for it
 MAX_TENANTS_READ = 1000  # in one statement: databases have a limit
-AMOUNTS = (
-    *("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"),
-    "cost",
-)
 TEXTS = ("request_id", "tenant", "principal", "model", "outcome")
 
-# What sums can be had by, and filtered for.
-GROUPS: dict[str, ColumnElement[Any]] = {
+_COLUMNS: dict[str, ColumnElement[Any]] = {  # by names of GROUPS
     "day": usage_days.c.day,
     "tenant": usage_days.c.tenant,
     "key": usage_days.c.principal,
@@ -38,19 +33,6 @@ GROUPS: dict[str, ColumnElement[Any]] = {
     "outcome": usage_days.c.outcome,
     "batch": usage_days.c.is_batch,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageSum:
-    """What the requests of one group have used. Money in billionths of the currency."""
-
-    group: Mapping[str, Any]  # names of GROUPS, and `key_name` beside `key`
-    requests: int = 0
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    reasoning_tokens: int = 0
-    cost: int = 0
 
 
 class UsageStore:
@@ -112,7 +94,8 @@ class UsageStore:
         """
         query = _sums(group_by).where(usage_days.c.day.between(since, until)).limit(limit)
         for name, value in only.items():
-            query = query.where(GROUPS[name] == value)
+            wanted = _storable(value) if isinstance(value, str) else value
+            query = query.where(_COLUMNS[name] == wanted)
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [
@@ -146,7 +129,7 @@ class UsageStore:
 
 
 def _sums(group_by: Sequence[str]) -> Select[Any]:
-    columns = [GROUPS[name].label(name) for name in group_by]
+    columns = [_COLUMNS[name].label(name) for name in group_by]
     source: Any = usage_days
     if "key" in group_by:
         columns.append(func.coalesce(api_keys.c.name, "").label("key_name"))

@@ -15,9 +15,10 @@ from frontend.access.identity import Scope
 from frontend.store.api_keys import ApiKey, ApiKeyStore
 from frontend.store.database import Database
 from frontend.store.schema import usage_records
-from frontend.store.usage import MAX_COLLECTED, UsageStore, UsageSum
+from frontend.store.usage import MAX_COLLECTED, UsageStore
 from frontend.usage.budgets import Used
 from frontend.usage.record import UsageRow, time_of
+from frontend.usage.sums import UsageSum
 from tests.fakes.usage import record
 
 RETENTION_S = 3600.0
