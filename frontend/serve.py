@@ -68,7 +68,7 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         workers.start(WORKER_START_TIMEOUT_S)
         url = _url(listening)
         stack.callback(write_server_file(settings.home, url).unlink, missing_ok=True)
-        _print_ready(settings, url, console)
+        print_ready(settings, url, console)
         while not stop_signal.wait(POLL_S):
             workers.check()
         console.print("Stopping ...")
@@ -190,11 +190,16 @@ def _url(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _print_ready(settings: Settings, url: str, console: Console) -> None:
+def print_ready(settings: Settings, url: str, console: Console) -> None:
+    """Say where it serves, with a command that works when it is copied."""
     messages = '[{"role":"user","content":"What is the capital of France?"}]'
     console.print(f"\nInflight serves [bold]{settings.model}[/bold] at [bold]{url}[/bold]\n")
+    key = ""
+    if settings.is_authenticated:
+        console.print("It asks for a key: `inflight keys create NAME` makes one.\n")
+        key = ' -H "Authorization: Bearer $INFLIGHT_API_KEY"'
     console.print(
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
         f'  -d \'{{"model":"{settings.model}","messages":{messages}}}\'\n',
         markup=False,
         highlight=False,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from frontend.serve import ServeError, check_access
+from frontend.serve import ServeError, check_access, print_ready
 from frontend.settings import Settings, SettingsError
 
 
@@ -21,6 +23,20 @@ def test_others_are_let_in_only_when_somebody_says_so(host: str, tmp_path: Path)
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_this_machine_needs_no_keys(host: str, tmp_path: Path) -> None:
     check_access(Settings(home=tmp_path, host=host))
+
+
+@pytest.mark.parametrize("authentication", ["on", "off"])
+def test_the_command_that_is_shown_has_a_key_where_one_is_asked_for(
+    tmp_path: Path, authentication: str
+) -> None:
+    console = Console(file=io.StringIO(), record=True)
+    settings = Settings(home=tmp_path, authentication=authentication)
+    print_ready(settings, "http://localhost:8000", console)
+    shown = console.export_text()
+    assert "curl http://localhost:8000/v1/chat/completions" in shown
+    needs_key = authentication == "on"
+    assert ('-H "Authorization: Bearer $INFLIGHT_API_KEY"' in shown) == needs_key
+    assert ("inflight keys create" in shown) == needs_key
 
 
 def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
