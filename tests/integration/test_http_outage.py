@@ -18,7 +18,7 @@ from frontend.limits.redis_store import TIMEOUT_S
 from frontend.settings import Settings
 from tests.fakes.engine import FakeEngine, FakeRepository, Script, Step
 from tests.fakes.server import Answer, RawClient, ServerThread, wait_until
-from tests.integration.limit_server import Clients
+from tests.integration.lossy_proxy import LossyProxy
 from tests.integration.redis_server import RedisServer
 
 LIMIT = 40  # requests a minute of this address: one comes back in 1.5 s
@@ -33,7 +33,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def frontend(tiny_home: Path, home: Path, redis: RedisServer, mode: str) -> Iterator[ServerThread]:
+def frontend(tiny_home: Path, home: Path, limits_url: str, mode: str) -> Iterator[ServerThread]:
     """One of two machines: all it shares with the other is the server of limits."""
     home.mkdir()
     (home / "models").symlink_to(tiny_home / "models", target_is_directory=True)
@@ -42,7 +42,7 @@ def frontend(tiny_home: Path, home: Path, redis: RedisServer, mode: str) -> Iter
         home=home,
         model="tiny",
         triton_metrics_url="127.0.0.1:1",  # nobody listens there
-        limits_url=redis.url,
+        limits_url=limits_url,
         limits_when_unavailable=mode,
         num_frontends=2,
     )
@@ -52,9 +52,9 @@ def frontend(tiny_home: Path, home: Path, redis: RedisServer, mode: str) -> Iter
         yield server
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture
 def mode(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+    return str(getattr(request, "param", "local"))
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def pair(
     tiny_home: Path, tmp_path: Path, own_redis: RedisServer, mode: str
 ) -> Iterator[tuple[ServerThread, ServerThread]]:
     with (
-        frontend(tiny_home, tmp_path / "first", own_redis, mode) as first,
-        frontend(tiny_home, tmp_path / "second", own_redis, mode) as second,
+        frontend(tiny_home, tmp_path / "first", own_redis.url, mode) as first,
+        frontend(tiny_home, tmp_path / "second", own_redis.url, mode) as second,
     ):
         yield first, second
 
@@ -79,6 +79,11 @@ def ask_all(servers: tuple[ServerThread, ...], each: int = MANY) -> list[Counter
     with ThreadPoolExecutor(8) as threads:
         asked = [[threads.submit(ask, server) for _ in range(each)] for server in servers]
         return [Counter(one.result().status for one in found) for found in asked]
+
+
+def is_full(number: int, limit: int) -> bool:
+    """Whether so many are all that there is; one may come back meanwhile."""
+    return limit <= number <= limit + 1
 
 
 def limits_of(server: ServerThread) -> str:
@@ -107,7 +112,8 @@ def test_a_pair_lets_in_the_whole_in_sum_while_the_store_is_away(
     assert all_say(pair, "ok")()
     assert sum(one[200] for one in ask_all(pair, 5)) == 10
     own_redis.stop()
-    assert ask_all(pair) == [Counter({200: LIMIT // 2, 429: MANY - LIMIT // 2})] * 2
+    found = ask_all(pair)
+    assert all(one.keys() == {200, 429} and is_full(one[200], LIMIT // 2) for one in found)
     assert all_say(pair, "local limits, each 1/2 of the whole")()
     refused = ask(pair[0])
     assert refused.headers["x-ratelimit-limit"] == str(LIMIT // 2)
@@ -115,7 +121,7 @@ def test_a_pair_lets_in_the_whole_in_sum_while_the_store_is_away(
     with caplog.at_level(logging.WARNING):
         own_redis.start()  # which has forgotten everything
         wait_until(all_say(pair, "ok"))
-    assert sum(one[200] for one in ask_all(pair)) == LIMIT
+    assert is_full(sum(one[200] for one in ask_all(pair)), LIMIT)
     assert logged(caplog) == {"limits: shared store lost": 2, "limits: shared store back": 2}
 
 
@@ -132,7 +138,7 @@ def test_nothing_is_let_in_while_the_store_is_away_where_the_setting_says_so(
     assert [server.engine.streams for server in pair] == [[], []]
     own_redis.start()
     wait_until(all_say(pair, "ok"))
-    assert sum(one[200] for one in ask_all(pair)) == LIMIT
+    assert is_full(sum(one[200] for one in ask_all(pair)), LIMIT)
 
 
 def test_a_store_that_stalls_holds_a_request_up_for_its_timeout_at_the_most(
@@ -142,30 +148,27 @@ def test_a_store_that_stalls_holds_a_request_up_for_its_timeout_at_the_most(
     own_redis.signal(signal.SIGSTOP)
     started = time.monotonic()
     found = ask_all(pair)
-    assert time.monotonic() - started < TIMEOUT_S + 1.5
-    assert [one[200] for one in found] == [LIMIT // 2] * 2
+    assert time.monotonic() - started < TIMEOUT_S + 2
+    assert all(is_full(one[200], LIMIT // 2) for one in found)
     own_redis.signal(signal.SIGCONT)
     wait_until(all_say(pair, "ok"))
 
 
-async def test_connections_that_are_killed_make_no_request_more_nor_less(
-    pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
+async def test_what_was_decided_on_a_connection_that_breaks_is_counted_once(
+    tiny_home: Path, tmp_path: Path, own_redis: RedisServer
 ) -> None:
-    clients = [Clients(server.address, "any", max_tokens=1) for server in pair]
-    first = await clients[0].ask_once()
-    running = [asyncio.create_task(one.run()) for one in clients]
-    for _ in range(20):
-        await asyncio.sleep(0.03)
-        await asyncio.to_thread(own_redis.command, "CLIENT", "KILL", "TYPE", "normal")
-    for one in clients:
-        one.is_stopping = True
-    await asyncio.gather(*running)
-    asked = [one for client in clients for one in client.asked]
-    statuses = Counter(one.status for one in asked)
-    assert set(statuses) == {200, 429}
-    passed_s = time.monotonic() - first.sent_at
-    assert LIMIT <= statuses[200] <= LIMIT + passed_s * LIMIT / 60 + 1
-    last = max(asked, key=lambda one: one.answered_at)
-    assert last.status == 429
-    assert statuses[200] >= LIMIT + (last.sent_at - first.answered_at) * LIMIT / 60 - 1
-    assert all_say(pair, "ok")()
+    async with LossyProxy(own_redis.port) as proxy:
+
+        def ask_until_refused() -> int:
+            with frontend(tiny_home, tmp_path / "home", proxy.url, "closed") as server:
+                for number in range(2 * LIMIT):
+                    proxy.num_to_lose = number % 2  # of the answers of the store
+                    if (status := ask(server).status) != 200:
+                        assert status == 429
+                        return number
+                raise AssertionError("there is no limit")
+
+        started = time.monotonic()
+        number = await asyncio.to_thread(ask_until_refused)
+        passed_s = time.monotonic() - started
+    assert LIMIT <= number <= LIMIT + passed_s * LIMIT / 60 + 1

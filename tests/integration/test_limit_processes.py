@@ -16,7 +16,7 @@ from frontend.limits.redis_store import LEASE_S
 from tests.integration.limit_hammer import PLACES, REQUESTS, RESERVED, TOKENS, USED, times_in
 from tests.integration.redis_server import RedisServer
 
-HAMMER_S = 2.0  # the start of Python is in it
+HAMMER_S = 1.4  # the start of Python is in it
 NUM_KILLS = 25
 
 
