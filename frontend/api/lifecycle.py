@@ -90,7 +90,7 @@ def record_of(request: Request) -> RequestRecord:
             request_id=given if _SAFE_REQUEST_ID.fullmatch(given) else uuid.uuid4().hex,
             method=request.method,
             path=request.path,
-            address=request.client_ip.strip("[]"),
+            address=request.client_ip,
         )
     return record
 

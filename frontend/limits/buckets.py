@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ import msgspec
 
 MINUTE_S = 60.0
 DAY_S = 86_400.0
+_WITH_PORT = re.compile(r"\[(?P<v6>[^]]+)\](:\d+)?|(?P<v4>[\d.]+):\d+")
 Count = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
 
 
@@ -113,9 +115,14 @@ def rules_for(subject: str, limits: LimitSet) -> tuple[Rule, ...]:
 def address_subject(address: str) -> str:
     """Who an address stands for: with IPv6 a customer has a whole /64 to choose from.
 
+    Args:
+        address: as it is, or in brackets, or with a port: so do some proxies name their clients.
+
     Raises:
         ValueError: it is no IP address.
     """
+    if (found := _WITH_PORT.fullmatch(address)) is not None:
+        address = found["v6"] or found["v4"]
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:

@@ -37,7 +37,16 @@ def test_limits_that_mean_nothing_are_refused(text: str) -> None:
         ("::ffff:192.0.2.7", "ip:192.0.2.7"),
         ("2001:db8:1:2:3:4:5:6", "ip:2001:db8:1:2::/64"),
         ("fe80::1%eth0", "ip:fe80::/64"),
+        ("192.0.2.7:51234", "ip:192.0.2.7"),
+        ("[2001:db8:1:2::1]", "ip:2001:db8:1:2::/64"),
+        ("[2001:db8:1:2::1]:443", "ip:2001:db8:1:2::/64"),
     ],
 )
 def test_an_address_stands_for_whom_it_belongs_to(address: str, subject: str) -> None:
     assert address_subject(address) == subject
+
+
+@pytest.mark.parametrize("address", ["", "unknown", "_hidden", "example.com", "192.0.2.7:", "[]"])
+def test_what_is_no_address_is_not_taken_for_one(address: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        address_subject(address)
