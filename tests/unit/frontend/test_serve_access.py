@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from frontend.serve import ServeError, check_access
+from frontend.bench.servers import free_ports
+from frontend.serve import ServeError, check_access, print_ready, serve
 from frontend.settings import Settings, SettingsError
 
 
@@ -35,3 +38,25 @@ def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short")
     with pytest.raises(SettingsError, match="has 5 bytes"):
         check_access(settings)
+
+
+def test_a_database_that_is_away_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    port, own_port = free_ports(2)
+    url = f"postgresql://inflight:secret@127.0.0.1:{port}/inflight"
+    settings = Settings(home=tmp_path, port=own_port, database_url=url)
+    with pytest.raises(SettingsError, match=f"inflight at 127.0.0.1:{port}: .*failed") as refused:
+        serve(settings, Console(quiet=True))
+    assert "secret" not in str(refused.value)
+    assert not (tmp_path / "models").exists()  # before anything is built
+
+
+def test_the_line_that_shows_how_to_ask_has_a_key_where_one_is_needed(tmp_path: Path) -> None:
+    def shown(authentication: str) -> str:
+        console = Console(file=io.StringIO(), record=True)
+        settings = Settings(home=tmp_path, authentication=authentication)
+        print_ready(settings, "http://127.0.0.1:8000", console)
+        return console.export_text()
+
+    assert "KEY" not in shown("off")
+    assert f"KEY=$(inflight keys create NAME --home {tmp_path})\n" in shown("on")
+    assert '-H "Authorization: Bearer $KEY" -H' in shown("on")
