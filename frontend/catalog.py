@@ -147,10 +147,11 @@ class Catalog:
         Raises:
             ModelNotFound: who asks may not use it; nothing is said of whether it is there.
         """
-        model, colon, adapter = (name or "").partition(":")
+        model, colon, adapter = (name or DEFAULT_ALIAS).partition(":")
         whole = f"{self.resolve_name(model)}{colon}{adapter}"
         if not current_identity.get().may_use(whole):
-            raise ModelNotFound(model=name or whole, param="model")
+            # by the name that was given: what "default" stands for is not theirs to know
+            raise ModelNotFound(model=name or DEFAULT_ALIAS, param="model")
 
     def _find(self, name: str | None) -> CatalogModel:
         resolved = self.resolve_name(name)

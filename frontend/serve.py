@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 POLL_S = 0.1
 WORKER_START_TIMEOUT_S = 60.0
 _AS_IT_IS: Any = {"markup": False, "highlight": False, "soft_wrap": True}
+WRAP_UP_S = 20.0  # of a stop, for what workers settle and write when their requests have ended
 
 
 class ServeError(RuntimeError):
@@ -67,7 +68,7 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
             with console.status("Starting Triton and loading the model ..."):
                 triton.start()
         workers = Workers(settings, listening, _metrics_dir(settings.home))
-        stack.callback(workers.stop, settings.drain_timeout_s)
+        stack.callback(workers.stop, settings.drain_timeout_s + WRAP_UP_S)
         workers.start(WORKER_START_TIMEOUT_S)
         url = _url(listening)
         stack.callback(write_server_file(settings.home, url).unlink, missing_ok=True)

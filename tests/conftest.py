@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from build_engines.artefacts.artefact import SCHEMA_VERSION, Artefact
 from build_engines.artefacts.versions import current_version, make_current
 from build_engines.pipeline import build
+from frontend.limits.opening import shared_folder
 from tests.golden_files import Golden
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -18,6 +21,12 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write tests/golden anew from what is sent"
+    )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=0,
+        help="kill -9 so many workers in each test of exact limits, all started anew (0: a few)",
     )
 
 
@@ -32,6 +41,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("INFLIGHT_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_shared_memory_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The limits of each home that a test serves from take some of it."""
+    yield
+    for state in tmp_path_factory.getbasetemp().glob("**/state"):
+        shutil.rmtree(shared_folder(state.parent), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 from sanic import HTTPResponse, Request
 
+from frontend.access.identity import EVERY_MODEL, current_identity
 from frontend.api.responses import json_response
 from frontend.context import context_of
 from frontend.errors import EngineUnavailable, ModelNotLoaded, ServingError
 from frontend.telemetry.memory import human_size, machine_bytes, serving_bytes
 from frontend.triton.metrics import fetch_metrics
 
+_MODEL_LABEL = re.compile(rb'[{,]model="([^"]*)"')  # the frontend's families and Triton's have it
 METRICS_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -46,4 +49,17 @@ async def get_metrics(request: Request) -> HTTPResponse:
     up = b"# HELP inflight_upstream_up Whether Triton's metrics could be read.\n"
     up += b"# TYPE inflight_upstream_up gauge\n"
     up += b"inflight_upstream_up %d\n" % (engine is not None)
-    return HTTPResponse(own + up + (engine or "").encode(), content_type=METRICS_CONTENT_TYPE)
+    families = _visible(own + up + (engine or "").encode())
+    return HTTPResponse(families, content_type=METRICS_CONTENT_TYPE)
+
+
+def _visible(families: bytes) -> bytes:
+    """The same without the samples of models that who asks may not use."""
+    identity = current_identity.get()
+    if identity.models == EVERY_MODEL:
+        return families
+    return b"".join(
+        line
+        for line in families.splitlines(keepends=True)
+        if (found := _MODEL_LABEL.search(line)) is None or identity.may_use(found[1].decode())
+    )

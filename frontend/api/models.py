@@ -35,6 +35,7 @@ async def load_model(request: Request, model_name: str) -> HTTPResponse:
     """POST /api/v1/models/{model_name}/load"""
     context = context_of(request)
     body = read_body(request, LoadRequest) if request.body else LoadRequest()
+    context.catalog.check_visible(model_name)
     name = context.catalog.resolve_name(model_name)
     await load_variant(
         context.catalog,

@@ -1,6 +1,7 @@
 """`inflight bench --check`: the CPU time that keys, limits and their headers cost a request.
 
 All in this process, with the product's own parts, one request after another: no HTTP, no engine.
+The whole has also what is done for usage, but for its writing behind the answers.
 """
 
 from __future__ import annotations
@@ -20,32 +21,43 @@ from rich.console import Console
 from rich.table import Table
 
 from frontend.access.authenticator import Authenticator
+from frontend.access.identity import current_identity
 from frontend.access.key_cache import KeyCache
 from frontend.bench import report
 from frontend.bench.goals import check_goal
-from frontend.limits.buckets import LimitSet
 from frontend.limits.headers import limit_headers
 from frontend.limits.opening import SHARED_MEMORY, limit_store
-from frontend.limits.policy import Policy
+from frontend.limits.policy_file import PolicyFile
 from frontend.limits.store import LimitStore
+from frontend.meter import Meter
 from frontend.store.api_keys import ApiKey, ApiKeyStore
 from frontend.store.database import Database
+from frontend.store.usage import UsageStore
+from frontend.telemetry.metrics import Metrics
+from frontend.telemetry.requests import RequestRecord, current_request
+from frontend.usage.budgets import Budgets
+from frontend.usage.record import UsageRecord
 
 NUM_KEYS = 100
 NUM_REQUESTS = 1000  # in a round
 NUM_ROUNDS = 21
 MODEL = "llama-2-7b-chat"
-RESERVED_TOKENS, USED_TOKENS = 2000, 300
+NUM_TOKENS = 2000
 PARTS = ("key", "rules", "acquire", "headers", "settle")
 # Eight buckets, which nothing here empties: four of the key, two of its tenant, two of the model.
-_ALL = LimitSet(
-    requests_per_minute=10**9,
-    tokens_per_minute=10**12,
-    tokens_per_day=10**12,
-    concurrent_requests=10**6,
-)
-_TWO = LimitSet(requests_per_minute=10**9, tokens_per_day=10**12)
-POLICY = Policy(keys=_ALL, tenants={"*": _TWO}, models={"llama-*": _TWO})
+LIMITS = """
+[keys]
+requests_per_minute = 1_000_000_000
+tokens_per_minute = 1_000_000_000_000
+tokens_per_day = 1_000_000_000_000
+concurrent_requests = 1_000_000
+[tenants."*"]
+requests_per_minute = 1_000_000_000
+tokens_per_day = 1_000_000_000_000
+[models."llama-*"]
+requests_per_minute = 1_000_000_000
+tokens_per_day = 1_000_000_000_000
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,39 +68,47 @@ class Cost:
     parts_us: dict[str, float]
 
 
+class _NoUsage:
+    """Records are made, and not written."""
+
+    def add(self, record: UsageRecord) -> None:
+        pass
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """What is done for each request: by the guard, the meter, and the answer's headers."""
 
     authenticator: Authenticator
-    policy: Policy
+    limits: PolicyFile
     store: LimitStore
+    meter: Meter
 
     async def request(self, secret: str) -> dict[str, str]:
         """One request, from its header to those of its answer."""
-        identity = await self.authenticator.identify((f"Bearer {secret}",), ())
-        rules = self.policy.rules(identity, "192.0.2.1", MODEL)
-        admission = await self.store.acquire(rules, RESERVED_TOKENS)
-        headers = limit_headers(admission.decision, time.time())
-        assert admission.reservation is not None, "the buckets are larger than what is asked for"
-        await admission.reservation.settle(USED_TOKENS)
-        return headers
+        record = RequestRecord(request_id="1", method="POST", path="/v1/completions")
+        current_request.set(record)
+        record.identity = await self.authenticator.identify((f"Bearer {secret}",), ())
+        current_identity.set(record.identity)
+        async with self.meter.charge_prompts(record.request_id, MODEL, NUM_TOKENS):
+            pass
+        return await self.meter.headers(record)
 
     async def parts(self, secrets: Sequence[str]) -> list[float]:
-        """CPU seconds of each part, all requests one part after the other."""
+        """CPU seconds of each part, for all requests one part after the other."""
         at = [time.process_time()]
         identities = [await self.authenticator.identify((f"Bearer {one}",), ()) for one in secrets]
         at.append(time.process_time())
-        rules = [self.policy.rules(one, "192.0.2.1", MODEL) for one in identities]
+        rules = [self.limits.policy.rules(one, "", MODEL) for one in identities]
         at.append(time.process_time())
-        admissions = [await self.store.acquire(one, RESERVED_TOKENS) for one in rules]
+        admissions = [await self.store.acquire(one, NUM_TOKENS) for one in rules]
         at.append(time.process_time())
         for one in admissions:
             limit_headers(one.decision, time.time())
         at.append(time.process_time())
         for one in admissions:
-            assert one.reservation is not None
-            await one.reservation.settle(USED_TOKENS)
+            assert one.reservation is not None, "nothing here empties a bucket"
+            await one.reservation.settle(0)
         at.append(time.process_time())
         return [end - begin for begin, end in pairwise(at)]
 
@@ -135,16 +155,26 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Check, list[str]]]:
     api_keys = ApiKeyStore(database)
     cache = KeyCache(api_keys)
     store = limit_store(f"lmdb://{folder}", folder, has_local_fallback=False, num_frontends=1)
+    limits = PolicyFile(folder / "limits.toml")
+    (folder / "limits.toml").write_text(LIMITS)
+    meter = Meter(
+        limits=limits,
+        store=store,
+        metrics=Metrics(),
+        usage=_NoUsage(),
+        budgets=Budgets(UsageStore(database, retention_s=0), limits),
+    )
     try:
+        limits.check()
         await store.open()
         cache.open()
         made = [await api_keys.create(ApiKey(id="", name=f"{n}")) for n in range(NUM_KEYS)]
         secrets = [secret for _, secret in made]
-        check = Check(Authenticator(cache), POLICY, store)
+        check = Check(Authenticator(cache), limits, store, meter)
         for secret in secrets:
             await check.request(secret)
         yield check, secrets
     finally:
         await cache.close()
-        await store.close()
+        await meter.close()
         await database.close()

@@ -47,6 +47,8 @@ def bench_command(
 ) -> None:
     """Measure the stack under load, and beside it the bare batcher and llama.cpp's own server."""
     signal.signal(signal.SIGTERM, _exit)  # an exception, so that all that was started is stopped
+    # transformers would say that PyTorch is missing, which is meant
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if check:
         from frontend.bench.check import run_check  # imports what only this needs
 
@@ -66,8 +68,6 @@ def bench_command(
             plot_path=plot_path,
         )
         settings = load_settings({"model": model, "home": home})
-        # transformers would say that PyTorch is missing, which is meant
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from frontend.bench.session import run_bench  # imports what only this command needs
 
         run_bench(options, settings)

@@ -35,12 +35,12 @@ def limit_store(
     """
     parts = urlsplit(url or "lmdb:")
     if parts.scheme == "lmdb" and not parts.netloc:
-        return _local_store(Path(parts.path) if parts.path else _folder_of(home))
+        return _local_store(Path(parts.path) if parts.path else _usable_folder(home))
     if parts.scheme in SHARED_SCHEMES and url is not None:
         from frontend.limits.fallback import FallbackStore  # what one machine need not load
         from frontend.limits.redis_store import RedisStore
 
-        local = _local_store(_folder_of(home)) if has_local_fallback else None
+        local = _local_store(_usable_folder(home)) if has_local_fallback else None
         return FallbackStore(RedisStore(url), local, num_frontends=num_frontends)
     raise ValueError("must be redis://, rediss://, valkey://, valkeys://, unix:// or lmdb:///PATH")
 
@@ -51,19 +51,21 @@ def check_url(settings: Settings) -> None:
         SettingsError: the limits cannot be kept there. The URL is not shown: it may have a password
             in it.
     """
+    if not settings.limits_url:
+        return
     try:
         parts = urlsplit(settings.limits_url)
-        is_shared = parts.scheme in SHARED_SCHEMES
-        if is_shared and not (parts.path if parts.scheme == "unix" else parts.hostname):
-            raise ValueError("must say where it is, as redis://HOST:PORT/0 or unix:///PATH")
-        limit_store(
-            settings.limits_url or "lmdb:///tmp",  # nothing is opened, nor looked at
-            settings.home,
-            has_local_fallback=False,
-            num_frontends=settings.num_frontends,
-        )
+        if not (parts.path if parts.scheme in ("lmdb", "unix") else parts.hostname):
+            raise ValueError("must say where, as redis://HOST:PORT/0 or lmdb:///FOLDER")
+        limit_store(settings.limits_url, settings.home, has_local_fallback=False, num_frontends=1)
     except ValueError as exc:
         raise SettingsError(f"setting 'limits_url' {exc}") from exc
+
+
+def shared_folder(home: Path) -> Path:
+    """Where an installation's buckets are, in shared memory; they outlive its servers."""
+    digest = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=6).hexdigest()
+    return SHARED_MEMORY / f"inflight-{os.geteuid()}-{digest}"
 
 
 def _local_store(folder: Path) -> LocalStore:
@@ -74,10 +76,9 @@ def _table(folder: Path) -> LmdbTable:
     return LmdbTable(folder / f"limits-{FORMAT}")
 
 
-def _folder_of(home: Path) -> Path:
+def _usable_folder(home: Path) -> Path:
     """In shared memory; but in the home where that is small, not there or not to be written."""
-    digest = hashlib.blake2b(os.fsencode(home.absolute()), digest_size=6).hexdigest()
-    folder = SHARED_MEMORY / f"inflight-{os.geteuid()}-{digest}"
+    folder = shared_folder(home)
     table = _table(folder)
     errors: tuple[type[Exception], ...] = (OSError, *table.errors)
     try:

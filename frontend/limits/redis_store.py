@@ -27,10 +27,12 @@ from frontend.limits.gcra import decide
 from frontend.limits.store import Admission, Reservation
 
 PREFIX = b"{inflight}:limits:"
+STEPS = "{inflight}:steps:"  # what is done once for a request, though it may be asked for twice
 LEASE_S = 5.0  # a worker whose event loop stands still for longer loses its places
 RENEWALS = 5  # in a lease
 TIMEOUT_S = 0.5
 MAX_CONNECTIONS = 32  # of a worker; more decisions at once wait for one
+NUM_RETRIES = 3
 POOL_TIMEOUT_S = 2.0
 PLACES_AT_ONCE = 500  # renewed by one script: others wait for it
 SCRIPTS = Path(__file__).with_name("scripts")
@@ -51,9 +53,8 @@ class RedisStore:
             timeout=POOL_TIMEOUT_S,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
-            # Once, for a connection that the server had closed. Where it did run the first time, a
-            # request is counted twice rather than not at all.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+            # Of connections that the server closes. The scripts know what they have done already.
+            retry=Retry(NoBackoff(), NUM_RETRIES, supported_errors=(RedisConnectionError,)),
         )
         self._redis = Redis.from_pool(connections)
         self._acquire = self._redis.register_script(_script("acquire"))
@@ -102,7 +103,8 @@ class RedisStore:
             arguments += (_kind(rule), rule.full, rule.step, cost)
         try:
             is_admitted, *levels = await self._acquire(
-                keys=[PREFIX + rule.key for rule in rules], args=arguments
+                keys=[f"{STEPS}asked:{place}", *(PREFIX + rule.key for rule in rules)],
+                args=arguments,
             )
         except (RedisError, OSError) as exc:
             raise LimitsUnavailable(reason=f"{type(exc).__name__}: {exc}") from exc
@@ -124,13 +126,13 @@ class RedisStore:
             Unit.REQUESTS: num_requests - 1,
             Unit.CONCURRENT: -1,
         }
-        keys: list[bytes] = []
+        keys: list[str | bytes] = [f"{STEPS}settled:{reservation.place}"]
         arguments: list[str | float] = [reservation.place]
         for rule in reservation.rules:
             if excess[rule.unit]:
                 keys.append(PREFIX + rule.key)
                 arguments += (_kind(rule), rule.full, excess[rule.unit] * rule.step)
-        if keys:
+        if len(keys) > 1:
             await asyncio.shield(self._run(_try(self._settle(keys=keys, args=arguments))))
 
     def _run(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -24,7 +24,7 @@ from frontend.usage.record import UsageRecord, UsageRow
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 0.25
-MAX_GROUP = 500  # rows in one transaction: others wait for it
+MAX_GROUP = 200  # rows in one transaction: others wait for it, and this worker for its making
 MAX_WAITING = 100_000
 TIMEOUT_S = 40.0  # more than the databases' own, see store/database.py
 CLOSE_TIMEOUT_S = 10.0  # of a stop, for the last groups
@@ -69,7 +69,7 @@ class UsageLog:
         self._task: asyncio.Task[None] | None = None
 
     def add(self, record: UsageRecord) -> None:
-        """Keep a record until it is written; takes a microsecond or two and never waits.
+        """Keep a record until it is written; takes a few microseconds and never waits.
 
         Of a request that is cancelled: add it before anything else is awaited, for the server may
         be stopping.

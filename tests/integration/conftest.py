@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from frontend.limits import opening
+from frontend.limits.lmdb_table import LmdbTable
 from frontend.settings import Settings
 from tests.fakes.access import Keys
 from tests.fakes.artefacts import publish_model
@@ -16,6 +19,15 @@ from tests.fakes.postgres import Postgres
 from tests.fakes.server import RawClient, ServerThread
 from tests.integration.redis_server import RedisServer
 from tests.integration.stand_ins import StandIns
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_memory() -> Iterator[Path]:
+    """For limits, whatever home a server has: small, and gone when the tests are over."""
+    with TemporaryDirectory(dir=opening.SHARED_MEMORY) as folder, pytest.MonkeyPatch.context() as m:
+        m.setattr(opening, "SHARED_MEMORY", Path(folder))
+        m.setattr(opening, "_table", lambda at: LmdbTable(at / "limits", map_bytes=2**20))
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

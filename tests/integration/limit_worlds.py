@@ -83,7 +83,7 @@ class LmdbWorld(LocalWorld):
 
 # For the server's clock cannot be moved, everything else is.
 SHIFT = """
-for _, key in ipairs(redis.call('KEYS', '*')) do
+for _, key in ipairs(redis.call('KEYS', '{inflight}:limits:*')) do
   if redis.call('TYPE', key).ok == 'zset' then
     local items = redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #items, 2 do

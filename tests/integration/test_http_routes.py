@@ -52,6 +52,7 @@ def test_health(client: RawClient, path: str) -> None:
         "model_loaded": True,
         "memory_usage": "",
         "active_connections": 0,
+        "limits": "ok",
     }
 
 

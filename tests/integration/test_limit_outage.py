@@ -18,6 +18,7 @@ from frontend.limits.fallback import FallbackStore
 from frontend.limits.local_store import LocalStore
 from frontend.limits.redis_store import RedisStore
 from tests.fakes.limits import FakeWorkers, MemoryTable
+from tests.integration.lossy_proxy import LossyProxy
 from tests.integration.redis_server import RedisServer, free_port
 
 RULES = rules_for("key:a", LimitSet(requests_per_minute=9, tokens_per_minute=900))
@@ -146,6 +147,32 @@ async def test_what_was_reserved_before_may_be_settled_in_between(own_redis: Red
         own_redis.start()
         await until(lambda: store.health() == "ok")
         await second.settle(1)
+
+
+async def test_what_was_done_though_its_answer_was_lost_is_not_done_again(
+    redis: RedisServer,
+) -> None:
+    """On a connection that breaks a step is asked for once more, for it may not have been taken."""
+    redis.flush()
+    rules = RULES + PLACES
+    async with LossyProxy(redis.port) as proxy:
+        store = RedisStore(proxy.url)
+        await store.open()
+        reservation = (await store.acquire(rules, 100)).reservation
+        assert reservation is not None
+        proxy.num_to_lose = 1
+        again = await store.acquire(rules, 100)
+        assert proxy.num_to_lose == 0
+        assert again.reservation is not None
+        assert [state.remaining for state in again.decision.states()] == [7, 700, 2]
+        proxy.num_to_lose = 1
+        await again.reservation.settle(10)  # gives 90 back, and its place
+        assert proxy.num_to_lose == 0
+        states = (await store.acquire(rules, 0, 0)).decision.states()
+        assert [state.remaining for state in states] == [7, 790, 3]
+        await reservation.settle(0)
+        await store.close()
+    redis.flush()
 
 
 async def test_places_are_kept_over_a_restart_of_the_server(own_redis: RedisServer) -> None:

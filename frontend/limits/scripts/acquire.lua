@@ -1,6 +1,11 @@
--- KEYS: one a rule.
+-- KEYS: the answer to who asks again; one a rule.
 -- ARGV: place, lease_s, num_requests; of each rule: 'time' or 'place', full, step, cost.
 -- Returns 1 or 0 (admitted or not), then every rule's level before.
+local known = redis.call('GET', KEYS[1])
+if known then
+  return cjson.decode(known)
+end
+local rules = {unpack(KEYS, 2)}
 local place, lease_s, num_requests = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Places of dead workers are free; none is held for longer than a lease, though the clock was set
@@ -15,7 +20,7 @@ local function num_places(key)
 end
 
 local levels, after, answer, admitted = {}, {}, {}, 1
-for i, key in ipairs(KEYS) do
+for i, key in ipairs(rules) do
   local at = 3 + (i - 1) * 4
   local full, step, cost = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
   if ARGV[at + 1] == 'place' then
@@ -31,7 +36,8 @@ for i, key in ipairs(KEYS) do
 end
 answer[1] = admitted
 if admitted == 1 and num_requests > 0 then
-  for i, key in ipairs(KEYS) do
+  redis.call('SET', KEYS[1], cjson.encode(answer), 'PX', KNOWN_MS)
+  for i, key in ipairs(rules) do
     if ARGV[3 + (i - 1) * 4 + 1] == 'place' then
       hold_place(key, place, lease_s)
     else

@@ -3,6 +3,9 @@
 local EPOCH = 1735689600
 local TOLERANCE = 0.001
 local MAX_FULL = 2
+-- So long it is known that a step was taken: a client whose connection broke asks for it again at
+-- once, and cannot know whether it was.
+local KNOWN_MS = 10000
 local time = redis.call('TIME')
 local now = tonumber(time[1]) - EPOCH + tonumber(time[2]) / 1000000
 

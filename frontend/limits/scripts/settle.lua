@@ -1,5 +1,9 @@
--- KEYS: one a rule. ARGV: place; of each rule: 'time' or 'place', full, what its level rises by.
-for i, key in ipairs(KEYS) do
+-- KEYS: whether it was done; one a rule.
+-- ARGV: place; of each rule: 'time' or 'place', full, what its level rises by.
+if not redis.call('SET', KEYS[1], 1, 'NX', 'PX', KNOWN_MS) then
+  return 1
+end
+for i, key in ipairs({unpack(KEYS, 2)}) do
   local at = 1 + (i - 1) * 3
   if ARGV[at + 1] == 'place' then
     redis.call('ZREM', key, ARGV[1])

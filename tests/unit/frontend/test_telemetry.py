@@ -4,21 +4,13 @@ import json
 import logging
 import os
 import subprocess
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 
 import pytest
 
-from frontend.errors import EngineUnavailable
 from frontend.telemetry.logs import FieldFormatter, JsonFormatter
 from frontend.telemetry.memory import human_size, machine_bytes, model_bytes, serving_bytes
 from frontend.telemetry.metrics import Metrics
 from frontend.telemetry.requests import RequestRecord, current_request
-from frontend.types import FinishReason, GenerationRequest, TextChunk
-
-REQUEST = GenerationRequest(
-    request_id="r", model="m", prompt_token_ids=[1, 2, 3], max_new_tokens=10
-)
 
 
 @pytest.mark.parametrize(
@@ -100,68 +92,31 @@ def test_a_trace_stands_behind_the_fields() -> None:
     assert rest[-1] == "ValueError: boom"
 
 
-async def chunks_of(
-    *chunks: TextChunk, error: Exception | None = None
-) -> AsyncGenerator[TextChunk, None]:
-    for chunk in chunks:
-        yield chunk
-    if error is not None:
-        raise error
-
-
-HALF = TextChunk(text="a", num_tokens=2)
-END = TextChunk(text="b", num_tokens=1, finish_reason=FinishReason.LENGTH)
-
-
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     found = metrics._registry.get_sample_value(name, labels)
     return found
 
 
-async def consume(stream: AsyncIterator[TextChunk]) -> list[TextChunk]:
-    return [chunk async for chunk in stream]
-
-
-async def test_a_finished_request_is_counted_once() -> None:
+def test_a_generation_is_counted_once_in_every_family() -> None:
     metrics = Metrics()
-    assert await consume(metrics.observe(REQUEST, chunks_of(HALF, END))) == [HALF, END]
+    metrics.count(
+        "m", "length", num_prompt_tokens=3, num_tokens=5, duration_s=3.0, first_token_s=1.0
+    )
     assert value(metrics, "inflight_requests_total", model="m", outcome="length") == 1
     assert value(metrics, "inflight_prompt_tokens_total", model="m") == 3
-    assert value(metrics, "inflight_completion_tokens_total", model="m") == 3
-    for family in (
-        "model_inference_seconds",
-        "inflight_time_to_first_token_seconds",
-        "inflight_time_per_output_token_seconds",
-    ):
-        assert value(metrics, f"{family}_count", model="m") == 1, family
+    assert value(metrics, "inflight_completion_tokens_total", model="m") == 5
+    assert value(metrics, "model_inference_seconds_sum", model="m") == 3
+    assert value(metrics, "inflight_time_to_first_token_seconds_sum", model="m") == 1
+    assert value(metrics, "inflight_time_per_output_token_seconds_sum", model="m") == 0.5
 
 
-async def test_a_failed_request_is_counted_by_its_error() -> None:
+def test_a_generation_without_a_token_has_no_first_token_time() -> None:
     metrics = Metrics()
-    with pytest.raises(EngineUnavailable):
-        await consume(metrics.observe(REQUEST, chunks_of(HALF, error=EngineUnavailable())))
-    assert value(metrics, "inflight_requests_total", model="m", outcome="engine_unavailable") == 1
-
-
-async def test_an_unexpected_failure_is_not_counted_as_cancelled() -> None:
-    metrics = Metrics()
-    with pytest.raises(RuntimeError):
-        await consume(metrics.observe(REQUEST, chunks_of(HALF, error=RuntimeError())))
-    assert value(metrics, "inflight_requests_total", model="m", outcome="internal_error") == 1
-
-
-async def test_a_request_that_was_left_is_counted_as_cancelled() -> None:
-    metrics = Metrics()
-    async with aclosing(metrics.observe(REQUEST, chunks_of(HALF, END))) as stream:
-        await anext(stream)
-    assert value(metrics, "inflight_requests_total", model="m", outcome="cancelled") == 1
-
-
-async def test_a_request_without_a_token_has_no_first_token_time() -> None:
-    metrics = Metrics()
-    with pytest.raises(EngineUnavailable):
-        await consume(metrics.observe(REQUEST, chunks_of(error=EngineUnavailable())))
+    metrics.count(
+        "m", "cancelled", num_prompt_tokens=3, num_tokens=0, duration_s=3.0, first_token_s=None
+    )
     assert value(metrics, "inflight_time_to_first_token_seconds_count", model="m") is None
+    assert value(metrics, "inflight_time_per_output_token_seconds_count", model="m") is None
 
 
 def test_connections_in_work_are_counted_also_when_they_fail() -> None:

@@ -1,0 +1,171 @@
+"""The shared store of limits is away, stalls or drops connections: what is let in over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from frontend.limits.redis_store import TIMEOUT_S
+from frontend.settings import Settings
+from tests.fakes.engine import FakeEngine, FakeRepository, Script, Step
+from tests.fakes.server import Answer, RawClient, ServerThread, wait_until
+from tests.integration.limit_server import Clients
+from tests.integration.redis_server import RedisServer
+
+LIMIT = 40  # requests a minute of this address: one comes back in 1.5 s
+QUESTION = {"model": "tiny", "prompt": [7], "max_tokens": 1}
+MANY = 30  # more than half of what is let in
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path, "--appendonly", "no") as server:
+        yield server
+
+
+@contextmanager
+def frontend(tiny_home: Path, home: Path, redis: RedisServer, mode: str) -> Iterator[ServerThread]:
+    """One of two machines: all it shares with the other is the server of limits."""
+    home.mkdir()
+    (home / "models").symlink_to(tiny_home / "models", target_is_directory=True)
+    (home / "limits.toml").write_text(f"[addresses]\nrequests_per_minute = {LIMIT}\n")
+    settings = Settings(
+        home=home,
+        model="tiny",
+        triton_metrics_url="127.0.0.1:1",  # nobody listens there
+        limits_url=redis.url,
+        limits_when_unavailable=mode,
+        num_frontends=2,
+    )
+    engine = FakeEngine(Script(steps=[Step(token_ids=[100])]))
+    engine.load("tiny")
+    with ServerThread(settings, engine, FakeRepository(engine)) as server:
+        yield server
+
+
+@pytest.fixture(params=["local"])
+def mode(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def pair(
+    tiny_home: Path, tmp_path: Path, own_redis: RedisServer, mode: str
+) -> Iterator[tuple[ServerThread, ServerThread]]:
+    with (
+        frontend(tiny_home, tmp_path / "first", own_redis, mode) as first,
+        frontend(tiny_home, tmp_path / "second", own_redis, mode) as second,
+    ):
+        yield first, second
+
+
+def ask(server: ServerThread) -> Answer:
+    with RawClient(server.address) as client:
+        client.send("POST", "/v1/completions", QUESTION)
+        return client.receive()
+
+
+def ask_all(servers: tuple[ServerThread, ...], each: int = MANY) -> list[Counter[int]]:
+    """So many requests at once of each; how often each status came."""
+    with ThreadPoolExecutor(8) as threads:
+        asked = [[threads.submit(ask, server) for _ in range(each)] for server in servers]
+        return [Counter(one.result().status for one in found) for found in asked]
+
+
+def limits_of(server: ServerThread) -> str:
+    with RawClient(server.address) as client:
+        client.send("GET", "/health")
+        answer = client.receive()
+    assert answer.status == 200, "it serves, as far as it may"
+    return str(answer.json["limits"])
+
+
+def all_say(servers: tuple[ServerThread, ...], word: str) -> Callable[[], bool]:
+    return lambda: all(word in limits_of(server) for server in servers)
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> Counter[str]:
+    return Counter(
+        record.message for record in caplog.records if record.message.startswith("limits: ")
+    )
+
+
+def test_a_pair_lets_in_the_whole_in_sum_while_the_store_is_away(
+    pair: tuple[ServerThread, ServerThread],
+    own_redis: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert all_say(pair, "ok")()
+    assert sum(one[200] for one in ask_all(pair, 5)) == 10
+    own_redis.stop()
+    assert ask_all(pair) == [Counter({200: LIMIT // 2, 429: MANY - LIMIT // 2})] * 2
+    assert all_say(pair, "local limits, each 1/2 of the whole")()
+    refused = ask(pair[0])
+    assert refused.headers["x-ratelimit-limit"] == str(LIMIT // 2)
+    assert 0 < int(refused.headers["retry-after"]) <= 60 / (LIMIT // 2)
+    with caplog.at_level(logging.WARNING):
+        own_redis.start()  # which has forgotten everything
+        wait_until(all_say(pair, "ok"))
+    assert sum(one[200] for one in ask_all(pair)) == LIMIT
+    assert logged(caplog) == {"limits: shared store lost": 2, "limits: shared store back": 2}
+
+
+@pytest.mark.parametrize("mode", ["closed"], indirect=True)
+def test_nothing_is_let_in_while_the_store_is_away_where_the_setting_says_so(
+    pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
+) -> None:
+    own_redis.stop()
+    assert ask_all(pair, 5) == [Counter({503: 5})] * 2
+    refused = ask(pair[0])
+    assert refused.json["error"]["code"] == "limits_unavailable"
+    assert (refused.headers["retry-after"], refused.headers["x-ratelimit-remaining"]) == ("1", "0")
+    assert all_say(pair, "no requests are let in")()
+    assert [server.engine.streams for server in pair] == [[], []]
+    own_redis.start()
+    wait_until(all_say(pair, "ok"))
+    assert sum(one[200] for one in ask_all(pair)) == LIMIT
+
+
+def test_a_store_that_stalls_holds_a_request_up_for_its_timeout_at_the_most(
+    pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
+) -> None:
+    ask_all(pair, 1)
+    own_redis.signal(signal.SIGSTOP)
+    started = time.monotonic()
+    found = ask_all(pair)
+    assert time.monotonic() - started < TIMEOUT_S + 1.5
+    assert [one[200] for one in found] == [LIMIT // 2] * 2
+    own_redis.signal(signal.SIGCONT)
+    wait_until(all_say(pair, "ok"))
+
+
+async def test_connections_that_are_killed_make_no_request_more_nor_less(
+    pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
+) -> None:
+    clients = [Clients(server.address, "any", max_tokens=1) for server in pair]
+    first = await clients[0].ask_once()
+    running = [asyncio.create_task(one.run()) for one in clients]
+    for _ in range(20):
+        await asyncio.sleep(0.03)
+        await asyncio.to_thread(own_redis.command, "CLIENT", "KILL", "TYPE", "normal")
+    for one in clients:
+        one.is_stopping = True
+    await asyncio.gather(*running)
+    asked = [one for client in clients for one in client.asked]
+    statuses = Counter(one.status for one in asked)
+    assert set(statuses) == {200, 429}
+    passed_s = time.monotonic() - first.sent_at
+    assert LIMIT <= statuses[200] <= LIMIT + passed_s * LIMIT / 60 + 1
+    last = max(asked, key=lambda one: one.answered_at)
+    assert last.status == 429
+    assert statuses[200] >= LIMIT + (last.sent_at - first.answered_at) * LIMIT / 60 - 1
+    assert all_say(pair, "ok")()
