@@ -62,7 +62,7 @@ def test_every_setting_can_be_given_as_a_variable(home: Path, name: str) -> None
         "log_format": "json", "cors_origins": "https://a.example", "request_chat_template": "true",
         "gpus": "a=0,1 b=2", "authentication": "on", "database_url": "postgresql://u:p@h/d",
         "jwt_issuers": str(home / "i.toml"), "listen_without_authentication": "true",
-        "limits_file": str(home / "l.toml"),
+        "limits_file": str(home / "l.toml"), "limits_when_unavailable": "local",
     }  # fmt: skip
     value = values.get(name, str(2**21) if name.endswith("bytes") else "7")
     given = {"INFLIGHT_HOME": str(home), f"INFLIGHT_{name.upper()}": value}
