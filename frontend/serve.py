@@ -206,15 +206,17 @@ def _url(listening: socket.socket) -> str:
 
 
 def print_ready(settings: Settings, url: str, console: Console) -> None:
+    """Say where it serves, with commands that work when they are copied."""
     messages = '[{"role":"user","content":"What is the capital of France?"}]'
     console.print(f"\nInflight serves [bold]{settings.model}[/bold] at [bold]{url}[/bold]\n")
-    credential = '-H "Authorization: Bearer $KEY" ' if settings.is_authenticated else ""
-    if credential:
-        is_usual = settings.home == Settings().home
-        command = f"inflight keys create NAME{'' if is_usual else f' --home {settings.home}'}"
-        console.print(f"It asks for keys; this makes one: KEY=$({command})\n", **_AS_IT_IS)
+    key = ""
+    if settings.is_authenticated:
+        home = "" if settings.home == Settings().home else f" --home {settings.home}"
+        command = f"export INFLIGHT_API_KEY=$(inflight keys create NAME{home})"
+        console.print(f"It asks for a key; this makes one:\n\n{command}\n", **_AS_IT_IS)
+        key = ' -H "Authorization: Bearer $INFLIGHT_API_KEY"'
     console.print(
-        f"curl {url}/v1/chat/completions {credential}-H 'Content-Type: application/json' \\\n"
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
         f'  -d \'{{"model":"{settings.model}","messages":{messages}}}\'\n',
         **_AS_IT_IS,
     )

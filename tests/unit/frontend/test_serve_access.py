@@ -26,6 +26,20 @@ def test_this_machine_needs_no_keys(host: str, tmp_path: Path) -> None:
     check_access(Settings(home=tmp_path, host=host))
 
 
+@pytest.mark.parametrize("authentication", ["on", "off"])
+def test_the_command_that_is_shown_has_a_key_where_one_is_asked_for(
+    tmp_path: Path, authentication: str
+) -> None:
+    console = Console(file=io.StringIO(), record=True)
+    settings = Settings(home=tmp_path, authentication=authentication)
+    print_ready(settings, "http://localhost:8000", console)
+    shown = console.export_text()
+    assert "curl http://localhost:8000/v1/chat/completions" in shown
+    needs_key = authentication == "on"
+    assert ('-H "Authorization: Bearer $INFLIGHT_API_KEY"' in shown) == needs_key
+    assert (f"$(inflight keys create NAME --home {tmp_path})\n" in shown) == needs_key
+
+
 def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     path = tmp_path / "issuers.toml"
     settings = Settings(home=tmp_path, authentication="on", jwt_issuers=path)
@@ -48,15 +62,3 @@ def test_a_database_that_is_away_stops_the_start_with_one_line(tmp_path: Path) -
         serve(settings, Console(quiet=True))
     assert "secret" not in str(refused.value)
     assert not (tmp_path / "models").exists()  # before anything is built
-
-
-def test_the_line_that_shows_how_to_ask_has_a_key_where_one_is_needed(tmp_path: Path) -> None:
-    def shown(authentication: str) -> str:
-        console = Console(file=io.StringIO(), record=True)
-        settings = Settings(home=tmp_path, authentication=authentication)
-        print_ready(settings, "http://127.0.0.1:8000", console)
-        return console.export_text()
-
-    assert "KEY" not in shown("off")
-    assert f"KEY=$(inflight keys create NAME --home {tmp_path})\n" in shown("on")
-    assert '-H "Authorization: Bearer $KEY" -H' in shown("on")
