@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from frontend.serve import ServeError, check_access, print_ready
+from frontend.bench.servers import free_ports
+from frontend.serve import ServeError, check_access, print_ready, serve
 from frontend.settings import Settings, SettingsError
 
 
@@ -36,7 +37,7 @@ def test_the_command_that_is_shown_has_a_key_where_one_is_asked_for(
     assert "curl http://localhost:8000/v1/chat/completions" in shown
     needs_key = authentication == "on"
     assert ('-H "Authorization: Bearer $INFLIGHT_API_KEY"' in shown) == needs_key
-    assert ("inflight keys create" in shown) == needs_key
+    assert (f"$(inflight keys create NAME --home {tmp_path})\n" in shown) == needs_key
 
 
 def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
@@ -74,3 +75,13 @@ def test_a_store_of_limits_that_cannot_be_stops_the_start(url: str, tmp_path: Pa
 def test_a_store_of_limits_is_not_looked_for_before_the_start(url: str, tmp_path: Path) -> None:
     check_access(Settings(home=tmp_path, limits_url=url))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_away_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    port, own_port = free_ports(2)
+    url = f"postgresql://inflight:secret@127.0.0.1:{port}/inflight"
+    settings = Settings(home=tmp_path, port=own_port, database_url=url)
+    with pytest.raises(SettingsError, match=f"inflight at 127.0.0.1:{port}: .*failed") as refused:
+        serve(settings, Console(quiet=True))
+    assert "secret" not in str(refused.value)
+    assert not (tmp_path / "models").exists()  # before anything is built
