@@ -50,7 +50,7 @@ def build_command(
         bool, typer.Option("--list", help="Show what can be built and what is built.")
     ] = False,
 ) -> None:
-    """Builds a model and publishes it; what is built already is not built again."""
+    """Build a model and publish it; what is built already is not built again."""
     home = home.expanduser().absolute()
     request = Request(
         model=model, variant=variant, spec_file=spec, checkpoint=checkpoint, name=name

@@ -132,7 +132,8 @@ class Charge:
                         break
                     async for chunk in chunks:
                         num_tokens += chunk.num_tokens
-                        num_reasoning_tokens += chunk.num_reasoning_tokens
+                        if chunk.num_reasoning_tokens:
+                            num_reasoning_tokens += chunk.num_reasoning_tokens
                         if chunk.num_cached_tokens is not None:
                             num_cached_tokens = max(num_cached_tokens, chunk.num_cached_tokens)
                         yield chunk

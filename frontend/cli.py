@@ -22,12 +22,6 @@ app = typer.Typer(
     name="inflight", help="Serves LLMs.", no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-app.command("build")(build_command)
-app.command("bench")(bench_command)
-app.add_typer(models_app)
-app.add_typer(keys_app)
-app.command("usage")(usage_command)
-app.command("triton")(triton_command)
 
 
 @app.command("serve")
@@ -43,7 +37,7 @@ def serve_command(
         str | None, typer.Option(help="Origins of web pages that may use it; * for all.")
     ] = None,
     authentication: Annotated[
-        str | None, typer.Option(help="on: ask for API keys or JWTs; off.")
+        str | None, typer.Option(help="on: only who has an API key or a JWT; off: everybody.")
     ] = None,
     listen_without_authentication: Annotated[
         bool | None,
@@ -77,5 +71,14 @@ def serve_command(
         raise typer.Exit(getattr(exc, "exit_code", 1)) from exc
 
 
+# in the order in which --help lists them; those that have commands of their own are its last
+app.command("build")(build_command)
+app.command("usage")(usage_command)
+app.command("triton")(triton_command)
+app.command("bench")(bench_command)
+app.add_typer(models_app)
+app.add_typer(keys_app)
+
+
 def main() -> None:
-    app()
+    app(prog_name="inflight")

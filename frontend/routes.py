@@ -42,11 +42,15 @@ from frontend.errors import (
     InvalidParameter,
     InvalidRequest,
     KeyNotFound,
+    LimitsUnavailable,
     ModelLoadFailed,
     ModelNotFound,
     ModelNotLoaded,
     PermissionDenied,
     PreviousResponseNotFound,
+    QuotaExceeded,
+    RateLimited,
+    RequestOverLimit,
     ResponseNotFound,
     ServerOverloaded,
     VariantNotFound,
@@ -83,6 +87,10 @@ INFERENCE_ERRORS = (
     EngineUnavailable,
     ServerOverloaded,
     GenerationFailed,
+    RequestOverLimit,
+    RateLimited,
+    QuotaExceeded,
+    LimitsUnavailable,
 )
 OPEN = None  # to everybody, keys or not
 QUESTION = "What is the capital of France?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import logging
 import os
@@ -10,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import psutil
 from rich.console import Console
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 WORKER_START_TIMEOUT_S = 60.0
+_AS_IT_IS: Any = {"markup": False, "highlight": False, "soft_wrap": True}
 WRAP_UP_S = 20.0  # of a stop, for what workers settle and write when their requests have ended
 
 
@@ -56,6 +58,8 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
     check_access(settings)
     with ExitStack() as stack:
         listening = stack.enter_context(_listen(settings))
+        if settings.database_url:
+            asyncio.run(_check_database(settings.database_url))
         _ensure_built(settings)
         if settings.triton_url is None:
             stack.enter_context(only_server_of(settings.home))
@@ -68,7 +72,7 @@ def _run(settings: Settings, console: Console, stop_signal: StopSignal) -> None:
         workers.start(WORKER_START_TIMEOUT_S)
         url = _url(listening)
         stack.callback(write_server_file(settings.home, url).unlink, missing_ok=True)
-        _print_ready(settings, url, console)
+        print_ready(settings, url, console)
         while not stop_signal.wait(POLL_S):
             workers.check()
         console.print("Stopping ...")
@@ -93,6 +97,17 @@ def check_access(settings: Settings) -> None:
             "--authentication on (and make one with `inflight keys create`), or say that it may be "
             "so with --listen-without-authentication"
         )
+
+
+async def _check_database(url: str) -> None:
+    """Open it first, too: workers could not.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
+    from frontend.store.database import Database  # what one machine need not load here
+
+    await (await Database.open(url)).close()
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -190,13 +205,18 @@ def _url(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _print_ready(settings: Settings, url: str, console: Console) -> None:
+def print_ready(settings: Settings, url: str, console: Console) -> None:
+    """Say where it serves, with commands that work when they are copied."""
     messages = '[{"role":"user","content":"What is the capital of France?"}]'
     console.print(f"\nInflight serves [bold]{settings.model}[/bold] at [bold]{url}[/bold]\n")
+    key = ""
+    if settings.is_authenticated:
+        home = "" if settings.home == Settings().home else f" --home {settings.home}"
+        command = f"export INFLIGHT_API_KEY=$(inflight keys create NAME{home})"
+        console.print(f"It asks for a key; this makes one:\n\n{command}\n", **_AS_IT_IS)
+        key = ' -H "Authorization: Bearer $INFLIGHT_API_KEY"'
     console.print(
-        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\\n"
+        f"curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} \\\n"
         f'  -d \'{{"model":"{settings.model}","messages":{messages}}}\'\n',
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        **_AS_IT_IS,
     )

@@ -45,7 +45,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def no_shared_memory_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The limits of each home that a test serves from take some of it."""
+    """The limits of each home from which a test has started a server take some of it."""
     yield
     for state in tmp_path_factory.getbasetemp().glob("**/state"):
         shutil.rmtree(shared_folder(state.parent), ignore_errors=True)

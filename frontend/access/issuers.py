@@ -110,7 +110,9 @@ def load_issuers(path: Path) -> tuple[Issuer, ...]:
     try:
         table = tomllib.loads(path.read_text("utf-8"))
         issuers = msgspec.convert(table, _File).issuers
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        raise SettingsError(f"jwt_issuers: {path}: {exc.strerror}") from exc
+    except ValueError as exc:
         raise SettingsError(f"jwt_issuers: {path}: {exc}") from exc
     for issuer in issuers:
         if problem := issuer.problem():

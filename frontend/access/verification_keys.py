@@ -108,7 +108,9 @@ def read_key_file(issuer: Issuer) -> FixedKeys:
     try:
         content = path.read_bytes()
         keys = _shared_secret(content, issuer) if issuer.hmac_key_file else _public_keys(content)
-    except (OSError, ValueError) as exc:
+    except OSError as exc:
+        raise SettingsError(f"jwt_issuers: {issuer.issuer}: {path}: {exc.strerror}") from exc
+    except ValueError as exc:
         raise SettingsError(f"jwt_issuers: {issuer.issuer}: {path}: {exc}") from exc
     if not keys:
         raise SettingsError(f"jwt_issuers: {issuer.issuer}: {path}: has no usable key")

@@ -26,7 +26,6 @@ async def create_message(request: Request) -> HTTPResponse | None:
         engine=context.engine,
         id_prefix="msg_",
     )
-    prepared = context.meter.within_limits(prepared)
     generation = prepared.generation
     encoder = MessageEncoder(
         request_id=generation.request_id,

@@ -15,12 +15,23 @@ from frontend import __version__
 from frontend.api.field_words import FIELD_WORDS
 from frontend.api.route import Route, Shape
 from frontend.api.surfaces import Surface
-from frontend.errors import BodyTooLarge, InvalidRequest, ServingError, UnsupportedMediaType
+from frontend.errors import (
+    AuthenticationFailed,
+    BodyTooLarge,
+    InvalidRequest,
+    LimitsUnavailable,
+    PermissionDenied,
+    RateLimited,
+    ServingError,
+    UnsupportedMediaType,
+)
 from frontend.protocol.limits import SHOWN_AS
 
 ANSWER = "The answer."
 REF = "#/components/schemas/{name}"
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, UnsupportedMediaType)
+ACCESS_ERRORS = (AuthenticationFailed, PermissionDenied)
+LIMIT_ERRORS = (RateLimited, LimitsUnavailable)
 
 Json = dict[str, Any]
 
@@ -123,7 +134,13 @@ def _stream_schema(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
     """One entry a status; errors of one status differ by their `code`."""
-    kinds = (*(BODY_ERRORS if route.body else ()), *route.errors, ServingError)
+    kinds = (
+        *(BODY_ERRORS if route.body else ()),
+        *(ACCESS_ERRORS if route.scope else ()),
+        *(LIMIT_ERRORS if route.is_limited else ()),
+        *route.errors,
+        ServingError,
+    )
     codes: dict[int, list[str]] = {}
     for kind in dict.fromkeys(kinds):
         of_status = codes.setdefault(route.status_of(kind), [])
@@ -142,7 +159,7 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
 
 def _response(description: str, route: Route, content: Json) -> Json:
     is_openai = route.surface is Surface.OPENAI
-    names = ["X-Request-Id", *(("OpenAI-Processing-Ms", "OpenAI-Version") * is_openai)]
+    names = [*EVERYWHERE, *(("OpenAI-Processing-Ms", "OpenAI-Version") * is_openai)]
     headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
     return {"description": description, "headers": headers, "content": dict(content)}
 
@@ -176,12 +193,30 @@ REFUSED_WORDS = ("Not supported: null only.", "不支持：只能为 null。")
 INFO = """\
 All surfaces are served on one port. Request bodies are JSON in UTF-8, also with
 `Content-Encoding: gzip` or `br`. Every answer has an `X-Request-Id`: the one that the request
-had, or a new one. Error messages are in English or Chinese, by `Accept-Language`."""
+had, or a new one. Error messages are in English or Chinese, by `Accept-Language`.
+
+Every answer also has OpenAI's six `x-ratelimit-*-requests` and `x-ratelimit-*-tokens`; one of
+status 429 has `Retry-After` and `retry-after-ms`, and `x-should-retry: false` where a quota is
+used up."""
+
+EVERYWHERE = ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 
 HEADERS: Json = {
     "X-Request-Id": {
         "description": "The request's own id if it had one, else a new one.",
         "schema": {"type": "string"},
+    },
+    "X-RateLimit-Limit": {
+        "description": "Requests that the tightest limit of who asks lets in.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "X-RateLimit-Remaining": {
+        "description": "Requests that it would let in now.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "X-RateLimit-Reset": {
+        "description": "Unix seconds when all of them are there again.",
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "OpenAI-Processing-Ms": {
         "description": "Milliseconds from the request to the head of its answer.",

@@ -65,7 +65,7 @@ class LimitSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     concurrent_requests: Count | None = None
 
 
-@functools.lru_cache(maxsize=65_536)  # made once for a key, not for each of its requests
+@functools.lru_cache(maxsize=16_384)  # made once for a key, not for each of its requests
 def rules_for(subject: str, limits: LimitSet) -> tuple[Rule, ...]:
     """The buckets of one subject.
 

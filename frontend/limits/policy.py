@@ -20,7 +20,7 @@ T = TypeVar("T")
 # Of keys and addresses, where nothing else is said. No machine reaches them: they are there because
 # every answer says how its buckets of requests and tokens stand.
 DEFAULT_LIMITS = LimitSet(requests_per_minute=1_000_000, tokens_per_minute=1_000_000_000)
-MAX_REMEMBERED = 16_384  # combinations of who asks and for which model: some 10 MB
+MAX_REMEMBERED = 16_384  # combinations of who asks and for which model: some 25 MB
 MAX_MONEY = 1e12
 _GLOB_SIGNS = frozenset("*?[")
 

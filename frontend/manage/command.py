@@ -31,7 +31,13 @@ Url = Annotated[
     str | None,
     typer.Option(envvar="INFLIGHT_URL", help="Server; else the one that runs from the home."),
 ]
-ApiKey = Annotated[str | None, typer.Option(envvar="INFLIGHT_API_KEY", help="Of that server.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="INFLIGHT_API_KEY",
+        help="Of that server. Others see options in the list of processes, but no variables.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 

@@ -36,16 +36,20 @@ Home = Annotated[
     Path, typer.Option("--home", envvar="INFLIGHT_HOME", help="Folder of models and state.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Rpm = Annotated[int | None, typer.Option("--requests-per-minute", min=1)]
-Tpm = Annotated[int | None, typer.Option("--tokens-per-minute", min=1)]
-Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", min=1)]
-Tpd = Annotated[int | None, typer.Option("--tokens-per-day", min=1)]
+Rpm = Annotated[int | None, typer.Option("--requests-per-minute", min=1, help="Its limit.")]
+Tpm = Annotated[
+    int | None, typer.Option("--tokens-per-minute", min=1, help="Of prompts and answers.")
+]
+Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", min=1, help="At once.")]
+Tpd = Annotated[int | None, typer.Option("--tokens-per-day", min=1, help="Of prompts and answers.")]
 
 
 @app.command("create")
 def create_command(
     name: Annotated[str, typer.Argument(help="What it is for.")],
-    tenant: Annotated[str, typer.Option(help="Whose it is.")] = "default",
+    tenant: Annotated[
+        str, typer.Option(help="Whose it is: usage and budgets go by it.")
+    ] = "default",
     scope: Annotated[
         list[Scope], typer.Option(help="What it may do; again for more.")
     ] = USUAL_SCOPES,
@@ -64,6 +68,8 @@ def create_command(
     from frontend.store.api_keys import ApiKey
 
     with _one_line_errors():
+        if not (name.strip() and tenant.strip() and all(model)):
+            raise KeysError("the name, the tenant and the models must not be empty")
         limits = LimitSet(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -128,7 +134,7 @@ def limits_command(
     tokens_per_day: Tpd = None,
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Set what a key may use up, all anew; without options: what the server's settings say."""
+    """Set what a key may use up, all anew; without options: what limits.toml says of all keys."""
     with _one_line_errors():
         limits = LimitSet(
             requests_per_minute=requests_per_minute,

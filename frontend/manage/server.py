@@ -109,7 +109,7 @@ def _reason(exc: urllib.error.HTTPError) -> str:
         text = f"{error['message']} {error.get('details') or ''}".strip()
     except (ValueError, KeyError, TypeError):
         text = f"the server answers {exc.code} {exc.reason}"
-    return f"{text} (give --api-key)" if exc.code == 401 else text
+    return f"{text} (give a key in INFLIGHT_API_KEY)" if exc.code == 401 else text
 
 
 def _server_file(home: Path) -> Path:

@@ -17,10 +17,10 @@ from build_engines.cli import DEFAULT_HOME
 from frontend.errors import InvalidParameter
 from frontend.manage.output import show_json
 from frontend.settings import SettingsError, load_settings
+from frontend.usage.sums import UsageSum, as_csv, as_text, columns, total_of
 
 if TYPE_CHECKING:
     from frontend.protocol.usage import UsageQuery
-    from frontend.usage.sums import UsageSum
 
 
 class Format(StrEnum):
@@ -85,7 +85,6 @@ async def _read(home: Path, query: UsageQuery) -> list[UsageSum]:
 
 def _show(query: UsageQuery, sums: Sequence[UsageSum], output: Format) -> None:
     from frontend.protocol.usage import encode_usage
-    from frontend.usage.sums import as_csv, columns, total_of
 
     match output:
         case Format.JSON:
@@ -99,7 +98,7 @@ def _show(query: UsageQuery, sums: Sequence[UsageSum], output: Format) -> None:
                 _show_table(names, rows, total_of(sums).facts())
                 return
             for row in rows:
-                typer.echo("\t".join(str(row[name]) for name in names))
+                typer.echo("\t".join(as_text(row[name]) for name in names))
 
 
 def _show_table(
@@ -108,8 +107,10 @@ def _show_table(
     """With the sum of all below, where there is more than one."""
     table = Table(box=None, pad_edge=False)
     for name in names:
-        is_amount = name in total
-        table.add_column(name.replace("_", " "), justify="right" if is_amount else "left")
+        if name in total:
+            table.add_column(name.removesuffix("_tokens"), justify="right", no_wrap=True)
+        else:
+            table.add_column(name.replace("_", " "), overflow="fold")
     for row in [*rows, total] if len(rows) > 1 else rows:
         table.add_row(*(_cell(row.get(name, "")) for name in names))
     Console().print(table)
@@ -117,4 +118,4 @@ def _show_table(
 
 def _cell(value: Any) -> str:
     is_count = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if is_count else str(value)
+    return f"{value:,}" if is_count else as_text(value)

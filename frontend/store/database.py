@@ -16,12 +16,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import URL, Connection, event, make_url, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from frontend.settings import SettingsError
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 LOCK_TIMEOUT_S = 30.0  # how long a transaction waits for another process' one
 CONNECT_TIMEOUT_S = 5.0
+POSTGRES_PORT = 5432
 _IS_WRITE = "is_write"
 _MIGRATION_LOCK = 0x1F_11_64_7  # of PostgreSQL's advisory locks: any number that is only ours
 
@@ -43,8 +48,18 @@ class Database:
 
         Args:
             url: sqlite:///path or postgresql://user:password@host/name.
+
+        Raises:
+            SettingsError: it cannot be reached or used; with one line that says why.
         """
         address = _with_driver(make_url(url))
+        try:
+            return await cls._open(address)
+        except (OSError, SQLAlchemyError, CommandError) as exc:
+            raise SettingsError(f"the database {_shown(address)}: {_reason(exc)}") from exc
+
+    @classmethod
+    async def _open(cls, address: URL) -> Self:
         if address.get_backend_name() == "sqlite":
             _make_file(address)
         database = cls(_create_engine(address))
@@ -76,6 +91,18 @@ def _with_driver(url: URL) -> URL:
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
     backend = {"postgres": "postgresql"}.get(url.drivername, url.get_backend_name())
     return url.set(drivername=drivers[backend])
+
+
+def _shown(address: URL) -> str:
+    """Without user and password."""
+    if address.host is None:
+        return str(address.database)
+    return f"{address.database} at {address.host}:{address.port or POSTGRES_PORT}"
+
+
+def _reason(exc: Exception) -> str:
+    cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
+    return (str(cause) or type(cause).__name__).partition("\n")[0]
 
 
 def _make_file(url: URL) -> None:

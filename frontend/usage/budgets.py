@@ -2,7 +2,7 @@
 
 What is used up is the month's total in the database, read about once a second, and what this
 worker has counted since. So a tenant can use more than its budget by what is in flight when it is
-reached, and by what its requests at other workers have used in the last 1.3 s or so (the time
+reached, and by what its requests at other workers have used in the last 1.5 s or so (the time
 between two reads, and that until a group is written). While the database is away only this worker's
 own use is added.
 """

@@ -28,6 +28,7 @@ MAX_GROUP = 200  # rows in one transaction: others wait for it, and this worker 
 MAX_WAITING = 100_000
 TIMEOUT_S = 40.0  # more than the databases' own, see store/database.py
 CLOSE_TIMEOUT_S = 10.0  # of a stop, for the last groups
+CANCEL_TIMEOUT_S = 2.0  # for a connection that does not even end
 COLLECT_S = 60.0  # between the times that old rows are looked for
 
 
@@ -92,7 +93,7 @@ class UsageLog:
         self._closing.set()
         await asyncio.wait([self._task], timeout=self._close_timeout_s)
         self._task.cancel()
-        await asyncio.wait([self._task])
+        await asyncio.wait([self._task], timeout=CANCEL_TIMEOUT_S)
         self._num_dropped += len(self._group) + len(self._waiting)
         self._report_dropped()
 

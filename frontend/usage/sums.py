@@ -64,8 +64,13 @@ def as_csv(sums: Iterable[UsageSum], group_by: Sequence[str]) -> str:
     writer = csv.DictWriter(text, columns(group_by), lineterminator="\n")
     writer.writeheader()
     for one in sums:
-        writer.writerow({name: _in_csv(value) for name, value in one.facts().items()})
+        writer.writerow({name: as_text(value) for name, value in one.facts().items()})
     return text.getvalue()
+
+
+def as_text(value: object) -> str:
+    """A value of `UsageSum.facts`, as JSON has it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 _COLUMNS = {"key": ("key", "key_name")}
@@ -73,8 +78,3 @@ _COLUMNS = {"key": ("key", "key_name")}
 
 def _shown(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
-
-
-def _in_csv(value: Any) -> Any:
-    """As JSON has it."""
-    return str(value).lower() if isinstance(value, bool) else value

@@ -11,7 +11,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,11 @@ class ServerThread:
         """Tasks of the server's loop, connections included."""
         assert self._loop is not None
         return len(asyncio.all_tasks(self._loop))
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it on the server's loop, until the server ends."""
+        assert self._loop is not None
+        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _run(self) -> None:
         try:

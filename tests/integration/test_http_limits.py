@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +17,19 @@ from typing import Any
 
 import pytest
 
+from frontend.access.identity import Scope
 from frontend.errors import EngineUnavailable, ModelChanged
+from frontend.limits.buckets import LimitSet
+from frontend.limits.policy import DEFAULT_LIMITS
 from frontend.routes import ROUTES
 from frontend.settings import Settings
 from frontend.types import GenerationRequest
+from tests.fakes.access import Keys, ask
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository, Script, Step, one_token_a_step
 from tests.fakes.server import Answer, RawClient, ServerThread, wait_until
 from tests.fakes.tokenizers import byte_level_tokenizer
+from tests.integration.redis_server import RedisServer
 
 LIMITS = """
 [addresses]
@@ -64,12 +71,12 @@ class Caller:
     """A client with an address of its own."""
 
     def __init__(self, server: ServerThread) -> None:
-        self._server = server
+        self.server = server
         number = next(_numbers)
         self.headers = {"X-Forwarded-For": f"198.51.{number // 256}.{number % 256}"}
 
     def send(self, path: str, body: object) -> RawClient:
-        client = RawClient(self._server.address)
+        client = RawClient(self.server.address)
         client.send("POST", path, body, self.headers)
         return client
 
@@ -79,7 +86,7 @@ class Caller:
 
     def left(self) -> tuple[int, int]:
         """Requests of six a minute, and tokens of thousand a day."""
-        with RawClient(self._server.address) as client:
+        with RawClient(self.server.address) as client:
             client.send("GET", "/v1/models", headers=self.headers)
             headers = client.receive().headers
         assert headers["x-ratelimit-limit-tokens"] == "1000"
@@ -325,7 +332,7 @@ def test_a_background_run_is_charged_until_it_ends(
     wait_until(lambda: sum(one.num_tokens_taken for one in engine.streams) == 3)
     assert not caller.has_place()
     own = f"{path}/{created.json['id']}"
-    with RawClient(("127.0.0.1", caller._server.port)) as client:
+    with RawClient(("127.0.0.1", caller.server.port)) as client:
         if how == "cancelled":
             client.send("POST", f"{own}/cancel", {}, caller.headers)
             assert client.receive().status == 200
@@ -359,6 +366,23 @@ def test_pages_of_other_origins_may_read_all_of_it(caller: Caller) -> None:
     assert HEADERS | {"retry-after", "retry-after-ms", "x-should-retry"} <= set(exposed)
 
 
+def test_a_model_has_one_bucket_by_whatever_name_it_is_asked_for(
+    limits_settings: Settings, engine: FakeEngine, tmp_path: Path
+) -> None:
+    limits = tmp_path / "limits.toml"
+    limits.write_text("[models.tiny]\nrequests_per_minute = 4\n")
+    engine.script = FOUR
+    settings = replace(limits_settings, limits_file=limits)
+    with ServerThread(settings, engine, FakeRepository(engine)) as server:
+        for named in ({"model": "tiny"}, {"model": "default"}, {"model": ""}, {}):
+            assert Caller(server).post("/v1/chat/completions", CHAT | named).status == 200
+        for model in ("tiny", "default"):
+            assert (
+                Caller(server).post("/v1/chat/completions", {**CHAT, "model": model}).status == 429
+            )
+        assert Caller(server).has_place()  # who asks for no model takes none of its
+
+
 def test_behind_a_proxy_each_client_has_its_own(limited: ServerThread) -> None:
     first, second = Caller(limited), Caller(limited)
     while first.has_place():
@@ -369,21 +393,55 @@ def test_behind_a_proxy_each_client_has_its_own(limited: ServerThread) -> None:
     assert not second.has_place()
 
 
+def test_a_client_that_leaves_while_the_store_decides_was_not_there(
+    limits_settings: Settings, engine: FakeEngine, redis: RedisServer
+) -> None:
+    redis.flush()
+    shared = replace(limits_settings, limits_url=redis.url)
+    with ServerThread(shared, engine, FakeRepository(engine)) as server:
+        caller = Caller(server)
+        path, body = SURFACES["chat"]
+        assert caller.left() == (6, 1000)
+        redis.signal(signal.SIGSTOP)
+        with caller.send(path, body):
+            time.sleep(0.1)
+        time.sleep(0.05)
+        redis.signal(signal.SIGCONT)
+        wait_until(lambda: caller.left() == (6, 1000))
+        assert caller.has_place()
+    redis.flush()
+
+
+def test_who_does_not_say_who_they_are_is_told_of_nobody_elses_limits(
+    closed: ServerThread, keys: Keys
+) -> None:
+    _, key = keys.make(Scope.MODELS_READ, limits=LimitSet(requests_per_minute=9))
+    of_key = ask(closed, "GET", "/v1/models", key)
+    assert (of_key.status, of_key.headers["x-ratelimit-limit"]) == (200, "9")
+    forbidden = ask(closed, "POST", "/v1/completions", key, body={"prompt": "hi"})
+    assert (forbidden.status, forbidden.headers["x-ratelimit-remaining"]) == (403, "9")
+    for path in ("/v1/models", "/health"):
+        unknown = ask(closed, "GET", path)
+        assert unknown.status == (200 if path == "/health" else 401)
+        assert unknown.headers["x-ratelimit-limit"] == str(DEFAULT_LIMITS.requests_per_minute)
+
+
 def test_a_server_that_stops_settles_what_it_cuts_off(
     limits_settings: Settings, tmp_path: Path
 ) -> None:
     engine = FakeEngine(hanging(Step(token_ids=IDS[:2])))
     engine.load("tiny")
     with ServerThread(limits_settings, engine, FakeRepository(engine)) as server:
-        caller = Caller(server)
+        callers = [Caller(server), Caller(server)]
         path, body = SURFACES["chat"]
-        clients = [caller.send(path, {**body, "stream": True})]
-        clients[0].receive_head()
-        wait_until(lambda: engine.streams[0].num_tokens_taken == 2)
+        client = callers[0].send(path, {**body, "stream": True})
+        client.receive_head()
+        path, body = SURFACES["responses"]
+        assert callers[1].post(path, {**body, "background": True}).status == 200
+        wait_until(lambda: [one.num_tokens_taken for one in engine.streams] == [2, 2])
+    client.sock.close()
     with ServerThread(limits_settings, engine, FakeRepository(engine)) as server:
-        caller._server = server
-        assert caller.left() == (5, 1000 - prompt_tokens(engine) - 2)
-        engine.script = FOUR
-        assert caller.has_place()
-    for client in clients:
-        client.sock.close()
+        for caller, stream in zip(callers, engine.streams, strict=True):
+            caller.server = server
+            assert caller.left() == (5, 1000 - len(stream.request.prompt_token_ids) - 2)
+            assert caller.has_place()

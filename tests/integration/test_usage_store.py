@@ -130,7 +130,7 @@ async def test_amounts_may_be_large(store: UsageStore) -> None:
 
 
 async def test_two_writers_at_once_add_up_exactly(database_url: str) -> None:
-    """Each with the same keys in another order, and groups of the other's again."""
+    """Each has the same keys in another order, and writes groups of the other's again."""
     databases = [await Database.open(database_url) for _ in range(2)]
     stores = [UsageStore(database, retention_s=RETENTION_S) for database in databases]
 
@@ -153,6 +153,20 @@ async def test_two_writers_at_once_add_up_exactly(database_url: str) -> None:
     assert totals == {f"t{number}": Used(240 * 15, 240 * 7) for number in range(5)}
     for database in databases:
         await database.close()
+
+
+async def test_writers_that_meet_wait_for_each_other_and_no_more(
+    store: UsageStore, database: Database
+) -> None:
+    groups = [[row(f"{group}-{number}", tenant=f"t{number}") for number in range(9)]
+              for group in range(3)]  # fmt: skip
+    await store.write(groups[0])
+    async with database.write() as another:  # holds up both in the middle of their keys
+        await another.execute(text("UPDATE usage_days SET cost = cost WHERE tenant = 't4'"))
+        writing = [asyncio.create_task(store.write(rows)) for rows in (groups[1], groups[2][::-1])]
+        await asyncio.sleep(0.2)
+    await asyncio.gather(*writing)
+    assert [one.requests for one in await all_sums(store)] == [27]
 
 
 async def test_old_rows_go_in_small_steps_and_their_sums_stay(

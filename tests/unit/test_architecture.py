@@ -55,7 +55,8 @@ ENVIRONMENT = {
 }
 PURE = ("frontend/text/", "frontend/protocol/", "frontend/types.py", "frontend/errors.py",
         "frontend/messages.py", "frontend/limits/buckets.py", "frontend/limits/gcra.py",
-        "frontend/limits/headers.py")  # fmt: skip
+        "frontend/limits/headers.py", "frontend/usage/record.py", "frontend/usage/prices.py",
+        "frontend/usage/sums.py")  # fmt: skip
 
 
 def sources(*packages: str) -> list[Path]:
@@ -150,6 +151,8 @@ def test_imports_point_from_the_surface_to_the_inside() -> None:
                      "frontend.generate", "frontend.catalog", "frontend.context") == []  # fmt: skip
     assert offenders(sources("frontend/limits"), *upper, "frontend.context", "frontend.triton",
                      "frontend.protocol", "frontend.store") == []  # fmt: skip
+    assert offenders(sources("frontend/usage"), *upper, "frontend.context", "frontend.triton",
+                     "frontend.protocol", "frontend.store", "frontend.meter") == []  # fmt: skip
     assert offenders(sources("frontend/responses"), *upper, "frontend.context",
                      "frontend.triton") == []  # fmt: skip
     assert offenders(sources("frontend/text"), *upper, "frontend.triton", "frontend.protocol",

@@ -17,7 +17,8 @@ from compose_spec import PyCompose
 from dockerfile_parse import DockerfileParser
 
 from build_engines.tensorrt.toolchain import IMAGE
-from frontend.settings import PREFIX, Settings
+from frontend.serve import ServeError, check_access
+from frontend.settings import PREFIX, Settings, load_settings
 from tests.unit.command_lines import check_command
 
 PROJECT = Path(__file__).parents[2]
@@ -147,7 +148,11 @@ def compose() -> dict[str, Any]:
     """compose.yaml, valid by the Compose Specification, with its variables' defaults."""
     text = (DOCKER / "compose.yaml").read_text()
     text = text.replace("$HOME", "/home/me")
-    filled = re.sub(r"\$\{\w+(?::-([^}]*)|:\?[^}]*)\}", lambda match: match[1] or "x", text)
+    filled = re.sub(
+        r"\$\{\w+(?::-([^}]*)|:\?[^}]*)\}",
+        lambda match: "x" if match[1] is None else match[1] or '""',
+        text,
+    )
     assert "$" not in filled
     found: dict[str, Any] = PyCompose.from_yaml(filled).to_dict()
     return found
@@ -180,6 +185,28 @@ def test_every_variable_is_a_setting(compose: dict[str, Any]) -> None:
     assert used - SETTINGS == OTHERS
     for service in compose["services"].values():
         assert service["environment"].keys() <= SETTINGS
+
+
+def test_the_frontend_asks_for_keys_and_may_be_told_not_to(compose: dict[str, Any]) -> None:
+    """It listens on all addresses, so it would not start without either."""
+    environment: dict[str, str] = compose["services"]["frontend"]["environment"]
+    said = {name: str(value) for name, value in environment.items()}
+    (command,) = [json.loads(value) for value in values("frontend.Dockerfile", "CMD")]
+    host = command[command.index("--host") + 1]
+
+    def check(**variables: str) -> None:
+        check_access(load_settings({"host": host}, environ={**said, **variables}))
+
+    check()
+    with pytest.raises(ServeError):
+        check(INFLIGHT_AUTHENTICATION="off")
+    check(INFLIGHT_AUTHENTICATION="off", INFLIGHT_LISTEN_WITHOUT_AUTHENTICATION="true")
+
+
+def test_commands_in_comments_are_taken() -> None:
+    text = (DOCKER / "compose.yaml").read_text()
+    (words,) = re.findall(r"run --rm --no-deps frontend (.*)", text)
+    check_command(words.split())
 
 
 def test_the_engine_builder_runs_our_build_command(tmp_path: Path) -> None:

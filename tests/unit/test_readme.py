@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,15 @@ import pytest
 from build_engines.spec import read_spec, spec_names
 from build_engines.variants import GPU_QUANTIZATIONS, implicit_options
 from build_engines.verify.thresholds import tolerance_of
+from frontend.settings import Settings
 from tests.unit.command_lines import check_command
 
 PROJECT = Path(__file__).parents[2]
-PAIRS = (("README.md", "README.zh.md"), ("build_engines/README.md", "build_engines/README.zh.md"))
+PAIRS = (
+    ("README.md", "README.zh.md"),
+    ("build_engines/README.md", "build_engines/README.zh.md"),
+    ("frontend/access/README.md", "frontend/access/README.zh.md"),
+)
 READMES = tuple(name for pair in PAIRS for name in pair)
 BUILDING = PAIRS[1]
 COMMAND = re.compile(
@@ -39,7 +45,7 @@ def command_lines(name: str) -> list[list[str]]:
     found = []
     for line in lines:
         if shown := COMMAND.fullmatch(line):
-            words = shlex.split(shown["words"], comments=True)
+            words = shlex.split(shown["words"].partition(" > ")[0], comments=True)
             found.append(words if shown["program"] == "inflight" else ["build", *words])
     return found
 
@@ -74,6 +80,13 @@ def test_links_lead_to_files(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READMES)
+def test_links_within_a_page_lead_to_its_sections(name: str) -> None:
+    headings = re.findall(r"^#+ (.*)$", text_of(name), re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text_of(name))) <= anchors
+
+
+@pytest.mark.parametrize("name", READMES)
 def test_every_variable_is_read_somewhere(name: str) -> None:
     code = [path for top in ("build_engines", "frontend") for path in (PROJECT / top).rglob("*.py")]
     code += [path for top in ("docker", "scripts") for path in (PROJECT / top).iterdir()]
@@ -81,6 +94,18 @@ def test_every_variable_is_read_somewhere(name: str) -> None:
     settings = re.findall(r"^    (\w+): ", text_of("frontend/settings.py"), re.MULTILINE)
     known = {*read, *(f"INFLIGHT_{one.upper()}" for one in settings)}
     assert set(re.findall(r"INFLIGHT_[A-Z_]+", text_of(name))) <= known
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_defaults_are_those_of_the_settings(name: str) -> None:
+    """In the table of options, and in brackets behind a variable."""
+    told = re.findall(r"\| `--[\w-]+` \| `INFLIGHT_(\w+)` \| `?([^|`]*)`? \|", text_of(name))
+    told += re.findall(r"`INFLIGHT_(\w+)` ?[(（](\d+)[)）]", text_of(name))
+    defaults = {one.name: one.default for one in fields(Settings)}
+    for variable, value in told:
+        default = defaults[variable.lower()]
+        shown = "" if default is None else f"{default:g}" if isinstance(default, float) else default
+        assert str(shown) == value.strip(), variable
 
 
 @pytest.mark.parametrize("name", BUILDING)

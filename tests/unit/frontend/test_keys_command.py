@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from frontend.bench.servers import free_ports
 from frontend.cli import app
 
 
@@ -78,3 +79,21 @@ def test_a_key_is_limited_rotated_and_revoked(tmp_path: Path) -> None:
 def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: list[str]) -> None:
     assert "rror" in run(tmp_path, *arguments, fails=True)
     assert listed(tmp_path) == []
+
+
+@pytest.mark.parametrize("words", [("",), ("lab", "--tenant", " "), ("lab", "--model", "")])
+def test_what_names_nothing_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
+    assert "must not be empty" in run(tmp_path, "create", *words, fails=True)
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_database_that_is_away_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    url = f"postgresql://inflight:secret@127.0.0.1:{port}/inflight"
+    monkeypatch.setenv("INFLIGHT_DATABASE_URL", url)
+    output = run(tmp_path, "list", fails=True)
+    assert output.startswith(f"error: the database inflight at 127.0.0.1:{port}: ")
+    assert output.count("\n") == 1
+    assert "secret" not in output

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,8 +20,12 @@ from frontend.errors import (
 )
 from frontend.limits.buckets import LimitSet
 from frontend.limits.policy import Budget, Policy
+from frontend.messages import Language
 from frontend.meter import Meter
 from frontend.prepare import PreparedRequest
+from frontend.protocol.response_answer import ResponseEncoder
+from frontend.responses.background import BackgroundRuns
+from frontend.store.responses import ResponseStore, StoredResponse
 from frontend.telemetry.requests import RequestRecord, current_request
 from frontend.types import FinishReason, GenerationRequest, LoraAdapter, TextChunk
 from frontend.usage.record import UsageRow
@@ -423,3 +427,32 @@ async def test_what_was_handed_over_is_settled_by_its_new_owner(
     await meter.close()
     assert await left(world) == WHOLE | {"requests/min": 9}
     assert len(world.usage.records) == 1
+
+
+class NoStore:
+    async def add(self, response: StoredResponse, *, lease_until: float) -> None:
+        pass
+
+
+async def test_a_background_run_that_never_begins_gives_back_what_it_held(
+    world: MeterWorld, meter: Meter
+) -> None:
+    runs = BackgroundRuns(cast("ResponseStore", NoStore()))
+    response = StoredResponse(
+        id="resp_1", tenant="acme", model="m", created_at=0.0, status="queued", body={}
+    )
+    encoder = ResponseEncoder(
+        {"id": "resp_1"},
+        num_prompt_tokens=3,
+        tokens=text_tokenizer(),
+        has_summary=False,
+        is_background=True,
+    )
+    async with meter.charge([REQUEST]) as charge:
+        chunks = charge.observe(REQUEST, chunks_of(END))
+        await runs.start(response, encoder, chunks, Language.EN, charge)
+        runs.stop("resp_1")  # before the loop has come to it
+    await runs.close()
+    await meter.close()
+    assert await left(world) == WHOLE | {"requests/min": 9}
+    assert [used.outcome for used in world.usage.records] == ["cancelled"]

@@ -148,18 +148,28 @@ def test_a_field_that_may_be_anything_is_none_of_an_answer() -> None:
 
 def test_what_the_errors_say_is_in_the_surface_own_shape() -> None:
     answers = operation("/v1/chat/completions")["responses"]
-    assert {"200", "400", "404", "413", "415", "500", "503"} == answers.keys()
+    statuses = {"200", "400", "401", "403", "404", "413", "415", "429", "500", "503"}
+    assert statuses == answers.keys()
     for status in answers.keys() - {"200"}:
         schema = answers[status]["content"]["application/json"]["schema"]
         assert schema == {"$ref": "#/components/schemas/OpenAIError"}
     native = operation("/api/v1/generate")["responses"]["400"]["content"]["application/json"]
     assert native["schema"] == {"$ref": "#/components/schemas/NativeError"}
     assert "`model_not_loaded`" in answers["503"]["description"]
+    assert "`rate_limit_exceeded` or `insufficient_quota`" in answers["429"]["description"]
+    assert "X-RateLimit-Remaining" in answers["429"]["headers"]
+
+
+def test_only_what_is_closed_or_limited_can_be_refused_for_that() -> None:
+    assert not {"401", "403", "429"} & operation("/health", "get")["responses"].keys()
+    assert "429" not in operation("/v1/models", "get")["responses"]
+    assert "429" in operation("/detokenize")["responses"]
 
 
 def test_anthropics_errors_have_its_shape_its_types_and_its_status() -> None:
     answers = operation("/v1/messages")["responses"]
-    assert {"200", "400", "404", "413", "415", "500", "503", "529"} == answers.keys()
+    statuses = {"200", "400", "401", "403", "404", "413", "415", "429", "500", "503", "529"}
+    assert statuses == answers.keys()
     schema = answers["529"]["content"]["application/json"]["schema"]
     assert schema == {"$ref": "#/components/schemas/AnthropicError"}
     assert "`overloaded_error`" in answers["529"]["description"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from frontend.serve import ServeError, check_access
+from frontend.bench.servers import free_ports
+from frontend.serve import ServeError, check_access, print_ready, serve
 from frontend.settings import Settings, SettingsError
 
 
@@ -23,6 +26,20 @@ def test_this_machine_needs_no_keys(host: str, tmp_path: Path) -> None:
     check_access(Settings(home=tmp_path, host=host))
 
 
+@pytest.mark.parametrize("authentication", ["on", "off"])
+def test_the_command_that_is_shown_has_a_key_where_one_is_asked_for(
+    tmp_path: Path, authentication: str
+) -> None:
+    console = Console(file=io.StringIO(), record=True)
+    settings = Settings(home=tmp_path, authentication=authentication)
+    print_ready(settings, "http://localhost:8000", console)
+    shown = console.export_text()
+    assert "curl http://localhost:8000/v1/chat/completions" in shown
+    needs_key = authentication == "on"
+    assert ('-H "Authorization: Bearer $INFLIGHT_API_KEY"' in shown) == needs_key
+    assert (f"$(inflight keys create NAME --home {tmp_path})\n" in shown) == needs_key
+
+
 def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     path = tmp_path / "issuers.toml"
     settings = Settings(home=tmp_path, authentication="on", jwt_issuers=path)
@@ -35,3 +52,36 @@ def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short")
     with pytest.raises(SettingsError, match="has 5 bytes"):
         check_access(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://", "redis://:hunter2@:6379", "redis://host:none", "http://hunter2@host",
+        "unix://", "lmdb://", "lmdb://hunter2/path", "host:6379", "rediss://host/0?nope=1&db=x",
+    ],
+)  # fmt: skip
+def test_a_store_of_limits_that_cannot_be_stops_the_start(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="limits_url") as refused:
+        check_access(Settings(home=tmp_path, limits_url=url))
+    assert "hunter2" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "redis://host", "rediss://u:p@host:6380/1", "valkey://host", "unix:///run/r.sock",
+            "lmdb:///var/lib/limits"],
+)  # fmt: skip
+def test_a_store_of_limits_is_not_looked_for_before_the_start(url: str, tmp_path: Path) -> None:
+    check_access(Settings(home=tmp_path, limits_url=url))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_database_that_is_away_stops_the_start_with_one_line(tmp_path: Path) -> None:
+    port, own_port = free_ports(2)
+    url = f"postgresql://inflight:secret@127.0.0.1:{port}/inflight"
+    settings = Settings(home=tmp_path, port=own_port, database_url=url)
+    with pytest.raises(SettingsError, match=f"inflight at 127.0.0.1:{port}: .*failed") as refused:
+        serve(settings, Console(quiet=True))
+    assert "secret" not in str(refused.value)
+    assert not (tmp_path / "models").exists()  # before anything is built

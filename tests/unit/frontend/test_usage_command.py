@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 import json
+import os
+import pty
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from frontend.cli import app
+from frontend.manage.usage import usage_command
 from frontend.settings import Settings
 from frontend.store.api_keys import ApiKey, ApiKeyStore
 from frontend.store.database import Database
@@ -59,6 +62,27 @@ def test_elsewhere_than_at_a_terminal_each_sum_is_a_line(home: Path) -> None:
         ["2026-11-02", "1", "10", "0", "5", "0", "15", "1"],
         ["2026-11-03", "2", "20", "0", "10", "0", "30", "2"],
     ]
+
+
+def test_at_a_terminal_there_is_a_head_and_a_sum_of_all(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, terminal = pty.openpty()
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "dumb")
+    with os.fdopen(terminal, "w") as stdout:
+        monkeypatch.setattr("sys.stdout", stdout)
+        usage_command(month="2026-11", by=["day", "batch"], home=home)
+        stdout.flush()
+        head, *rows = os.read(reading, 10_000).decode().splitlines()
+    os.close(reading)
+    assert head.split() == [
+        "day", "batch", "requests", "prompt", "cached", "completion", "reasoning", "total", "cost",
+    ]  # fmt: skip
+    assert [row.split()[:3] for row in rows[:3]] == [
+        ["2026-11-02", "false", "1"], ["2026-11-03", "false", "1"], ["2026-11-03", "true", "1"],
+    ]  # fmt: skip
+    assert rows[3].split() == ["3", "30", "0", "15", "0", "45", "3"]
 
 
 def test_keys_are_shown_by_id_and_name(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from frontend.errors import LimitsUnavailable
-from frontend.limits import lmdb_table
+from frontend.limits import lmdb_table, opening
 from frontend.limits.buckets import LimitSet, rules_for
 from frontend.limits.headers import limit_headers
 from frontend.limits.lmdb_table import LmdbTable
@@ -149,6 +150,47 @@ def test_a_worker_lives_until_it_is_killed(folder: Path) -> None:
 def test_a_url_of_no_store_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="must be redis://"):
         limit_store(url, Path("/home"), has_local_fallback=True, num_frontends=2)
+
+
+def no_room(*_: int) -> None:
+    raise OSError(errno.ENOSPC, "no space")
+
+
+@pytest.mark.parametrize("trouble", ["no folder", "not ours", "too small"])
+async def test_limits_are_kept_in_the_home_where_there_is_no_shared_memory(
+    folder: Path, trouble: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = folder / "home"
+    monkeypatch.setattr(opening, "SHARED_MEMORY", folder / "shm")
+    match trouble:
+        case "no folder":
+            (folder / "shm").touch()
+        case "not ours":
+            opening.shared_folder(home).mkdir(parents=True)
+            own = os.geteuid()
+            monkeypatch.setattr(os, "geteuid", lambda: own + 1)
+        case _:
+            monkeypatch.setattr(os, "posix_fallocate", no_room)
+    store = limit_store(None, home, has_local_fallback=False, num_frontends=1)
+    monkeypatch.undo()
+    await store.open()
+    assert (await store.acquire(rules_for("key:a", ONE), 0)).decision.is_admitted
+    await store.close()
+    assert (home / "state" / "limits").is_dir()
+    [said] = [record for record in caplog.records if record.message == "limits: no shared memory"]
+    assert said.levelname == "WARNING"
+
+
+async def test_workers_of_one_home_share_their_limits(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "SHARED_MEMORY", folder)
+    for home, is_admitted in (("one", True), ("one", True), ("one", False), ("other", True)):
+        store = limit_store(None, Path(home), has_local_fallback=False, num_frontends=1)
+        await store.open()
+        admission = await store.acquire(rules_for("key:a", ONE), 0)
+        assert admission.decision.is_admitted is is_admitted
+        await store.close()
 
 
 async def test_a_request_costs_microseconds(folder: Path) -> None:

@@ -107,8 +107,10 @@ def test_rules_are_made_once_and_a_flood_of_addresses_is_not_kept() -> None:
     policy = Policy(addresses=FEW)
     first = policy.rules(ANYBODY, "192.0.2.1", "m")
     assert policy.rules(ANYBODY, "192.0.2.1", "m") is first
+    assert policy.num_remembered == 1
     # who has a key may come from anywhere: that makes no rules anew
     assert policy.rules(KEY, "192.0.2.1", "m") is policy.rules(KEY, "192.0.2.2", "m")
+    assert policy.num_remembered == 2
     for number in range(MAX_REMEMBERED + 10):
         policy.rules(ANYBODY, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
     assert policy.num_remembered <= MAX_REMEMBERED
