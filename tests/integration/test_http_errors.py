@@ -251,8 +251,8 @@ def test_a_body_over_the_limit_is_413(client: RawClient, path: str) -> None:
 
 def test_a_chunked_body_over_the_limit_is_413(client: RawClient) -> None:
     client.sock.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     client.sock.sendall(b"180000\r\n" + b"x" * 0x180000)
     answer = client.receive()
