@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from build_engines.artefacts.artefact import SCHEMA_VERSION, Artefact
 from build_engines.artefacts.versions import current_version, make_current
@@ -16,6 +17,10 @@ from frontend.limits.opening import shared_folder
 from tests.golden_files import Golden
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+
+# How long an example takes says how busy the machine is, not whether it is right.
+settings.register_profile("busy", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("busy")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

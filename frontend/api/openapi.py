@@ -18,6 +18,8 @@ from frontend.api.surfaces import Surface
 from frontend.errors import (
     AuthenticationFailed,
     BodyTooLarge,
+    CrossOriginRefused,
+    HostRefused,
     InvalidRequest,
     LimitsUnavailable,
     PermissionDenied,
@@ -31,6 +33,7 @@ ANSWER = "The answer."
 REF = "#/components/schemas/{name}"
 BODY_ERRORS = (InvalidRequest, BodyTooLarge, UnsupportedMediaType)
 ACCESS_ERRORS = (AuthenticationFailed, PermissionDenied)
+BROWSER_ERRORS = (HostRefused, CrossOriginRefused)
 LIMIT_ERRORS = (RateLimited, LimitsUnavailable)
 
 Json = dict[str, Any]
@@ -60,7 +63,11 @@ def describe(routes: Sequence[Route]) -> Json:
         "servers": [{"url": "/"}],
         "tags": [{"name": surface.value} for surface in Surface],
         "paths": paths,
-        "components": {"schemas": components, "headers": HEADERS},
+        "components": {
+            "schemas": components,
+            "headers": HEADERS,
+            "securitySchemes": SECURITY_SCHEMES,
+        },
     }
 
 
@@ -83,6 +90,7 @@ def _operation(route: Route, ref_of: dict[Shape, Json]) -> Json:
             for name in route.parameters
         ]
         + _query(route),
+        "security": _security(route),
         "responses": {**_answers(route, ref_of), **_errors(route, ref_of)},
     }
     if route.body is not None:
@@ -104,6 +112,17 @@ def _query(route: Route) -> list[Json]:
         {"name": name, "in": "query", "required": False, "schema": one}
         for name, one in schema["properties"].items()
     ]
+
+
+def _security(route: Route) -> list[Json]:
+    """What may prove who asks, each with the scope that is wanted; nothing, where servers ask none.
+
+    Of several scopes one is enough.
+    """
+    if route.scope is None:
+        return []
+    scopes = (route.scope, *route.other_scopes)
+    return [*({name: [scope]} for scope in scopes for name in SECURITY_SCHEMES), {}]
 
 
 def _answers(route: Route, ref_of: dict[Shape, Json]) -> Json:
@@ -137,6 +156,7 @@ def _errors(route: Route, ref_of: dict[Shape, Json]) -> Json:
     kinds = (
         *(BODY_ERRORS if route.body else ()),
         *(ACCESS_ERRORS if route.scope else ()),
+        *(BROWSER_ERRORS if route.method != "GET" else (HostRefused,)),
         *(LIMIT_ERRORS if route.is_limited else ()),
         *route.errors,
         ServingError,
@@ -198,6 +218,20 @@ had, or a new one. Error messages are in English or Chinese, by `Accept-Language
 Every answer also has OpenAI's six `x-ratelimit-*-requests` and `x-ratelimit-*-tokens`; one of
 status 429 has `Retry-After` and `retry-after-ms`, and `x-should-retry: false` where a quota is
 used up."""
+
+SECURITY_SCHEMES: Json = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, or a JWT of an issuer that the server trusts.",
+    },
+    "api_key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same, where clients send it so.",
+    },
+}
 
 EVERYWHERE = ("X-Request-Id", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontend.limits import local_store
@@ -433,12 +433,7 @@ def test_nothing_makes_a_bucket_give_more_than_it_has_and_all_come_right_again(
     monkeypatch.setattr(local_store, "SWEEP_INTERVAL", 3)  # as it comes with many requests
     with world_of(kind, redis, runner) as world:
 
-        @settings(
-            max_examples=num_examples,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-            derandomize=True,
-        )
+        @settings(max_examples=num_examples, derandomize=True)
         @given(STEPS)
         def any_steps(steps: list[Step]) -> None:
             runner.run(Play(world).run(steps))

@@ -16,6 +16,7 @@ from frontend.routes import ROUTES
 
 DESCRIPTION = describe(ROUTES)
 SCHEMAS: dict[str, Any] = DESCRIPTION["components"]["schemas"]
+OPERATIONS = [one for path in DESCRIPTION["paths"].values() for one in path.values()]
 
 # What was promised by name (OpenAI's fields, then those of users of open models).
 CHAT_FIELDS = """
@@ -130,7 +131,8 @@ def test_every_reference_leads_somewhere_and_no_type_is_left_over() -> None:
     references = {one["$ref"] for one in walk(DESCRIPTION) if "$ref" in one}
     known = {f"#/components/{kind}/{name}" for kind, named in DESCRIPTION["components"].items()
              for name in named}  # fmt: skip
-    assert references == known
+    schemes = {name for operation in OPERATIONS for one in operation["security"] for name in one}
+    assert references | {f"#/components/securitySchemes/{name}" for name in schemes} == known
     assert not [one for one in walk(DESCRIPTION) if SHOWN_AS in one]
 
 
@@ -161,7 +163,17 @@ def test_what_the_errors_say_is_in_the_surface_own_shape() -> None:
 
 
 def test_only_what_is_closed_or_limited_can_be_refused_for_that() -> None:
-    assert not {"401", "403", "429"} & operation("/health", "get")["responses"].keys()
+    health = operation("/health", "get")
+    assert not {"401", "429"} & health["responses"].keys()
+    assert health["security"] == []
+    assert "`HOST_REFUSED`" in health["responses"]["403"]["description"]
+    chat = operation("/v1/chat/completions")
+    assert {"bearer": ["inference"]} in chat["security"]
+    assert {} in chat["security"]  # where the server asks for none
+    assert "`cross_origin_refused`" in chat["responses"]["403"]["description"]
+    assert (
+        "CROSS_ORIGIN" not in operation("/api/v1/models", "get")["responses"]["403"]["description"]
+    )
     assert "429" not in operation("/v1/models", "get")["responses"]
     assert "429" in operation("/detokenize")["responses"]
 

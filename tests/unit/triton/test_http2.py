@@ -132,7 +132,7 @@ async def test_single_bytes_mean_the_same(peer: Peer) -> None:
     assert Frame(frames.PING, frames.ACK, 0, b"12345678") in peer.sent()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     messages=st.lists(st.tuples(st.integers(0, 2), st.binary(max_size=400)), max_size=30),
     chunk_bytes=st.integers(1, 60),
@@ -159,7 +159,7 @@ def test_any_framing_of_any_messages_arrives(
     asyncio.run(run())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     parts=st.lists(
         st.tuples(
@@ -186,7 +186,7 @@ def test_random_frames_never_raise_and_every_sink_ends(
     asyncio.run(run())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.binary(max_size=300))
 def test_random_bytes_never_raise(data: bytes) -> None:
     async def run() -> None:

@@ -80,7 +80,7 @@ def test_every_cut_gives_the_same_reasoning_and_content(
         assert parse(lambda: reasoning_parser(name, prompt), pieces) == (reasoning, content), pieces
 
 
-@settings(derandomize=True, deadline=None, max_examples=150)
+@settings(derandomize=True, max_examples=150)
 @given(data=st.data())
 def test_long_texts_do_not_depend_on_the_cuts(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(REASONING_PARSERS)))

@@ -20,7 +20,7 @@ def test_every_cut_gives_the_same_text_and_calls(case: Case) -> None:
         assert parse(case.make, pieces) == expected, pieces
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(data=st.data())
 def test_long_transcripts_do_not_depend_on_the_cuts(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(TOOL_PARSERS)))
@@ -31,7 +31,7 @@ def test_long_transcripts_do_not_depend_on_the_cuts(data: st.DataObject) -> None
     assert parse(make, cut(text, places)) == parse(make, list(text))
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(arguments=st.dictionaries(st.text(max_size=5), st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),

@@ -81,7 +81,6 @@ def by_our_parsers(pieces: list[str]) -> tuple[str, str, list[tuple[str, str]]]:
 
 @settings(
     derandomize=True,
-    deadline=None,
     max_examples=150,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
