@@ -14,8 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -165,11 +165,8 @@ class Clients:
                 clients.create_task(self._ask_again_and_again())
 
     async def ask_once(self) -> Asked:
-        reader, writer = await asyncio.open_connection(*self._address)
-        try:
-            return await self._ask(reader, writer)
-        finally:
-            writer.close()
+        async with self._connection() as connection:
+            return await self._ask(*connection)
 
     async def until_refused(self) -> None:
         """From now on; some more are refused before it returns."""
@@ -183,14 +180,23 @@ class Clients:
 
     async def _ask_again_and_again(self) -> None:
         while not self.is_stopping:
-            reader, writer = await asyncio.open_connection(*self._address)
-            for _ in range(REQUESTS_OF_CONNECTION):
-                asked = await self._ask(reader, writer)
-                if asked.status is None or self.is_stopping:
-                    break
-                if asked.status == 429:
-                    await asyncio.sleep(REFUSED_PAUSE_S)
+            async with self._connection() as connection:
+                for _ in range(REQUESTS_OF_CONNECTION):
+                    asked = await self._ask(*connection)
+                    if asked.status is None or self.is_stopping:
+                        break
+                    if asked.status == 429:
+                        await asyncio.sleep(REFUSED_PAUSE_S)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(*self._address)
+        try:
+            yield reader, writer
+        finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
         is_numbered = self._prompt is None

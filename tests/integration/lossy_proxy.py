@@ -16,13 +16,14 @@ class LossyProxy:
         self._server: asyncio.Server | None = None
         self.num_to_lose = 0  # answers; the connection ends in place of each
         self.port = 0
+        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -34,7 +35,14 @@ class LossyProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        await self._server.wait_closed()
+        for task in self._serving:
+            task.cancel()
+        await asyncio.gather(*self._serving, return_exceptions=True)
+
+    async def _accept(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(client, to_client))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
@@ -47,8 +55,10 @@ class LossyProxy:
                 to_client.write(answer)
         finally:
             asking.cancel()
-            to_server.close()
-            to_client.close()
+            for one in (to_server, to_client):
+                one.close()
+                with suppress(ConnectionError):
+                    await one.wait_closed()
 
 
 async def _pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
