@@ -154,6 +154,7 @@ class Clients:
         self._address = address
         self._headers = {"Authorization": f"Bearer {secret}"}
         self._max_tokens = max_tokens
+        self._prompt: list[int] | None = None  # None: each request's number
         self.asked: list[Asked] = []
         self.is_stopping = False
         self._refused = asyncio.Event()
@@ -163,10 +164,10 @@ class Clients:
             for _ in range(NUM_CLIENTS):
                 clients.create_task(self._ask_again_and_again())
 
-    async def ask_once(self, prompt: list[int] | None = None) -> Asked:
+    async def ask_once(self) -> Asked:
         reader, writer = await asyncio.open_connection(*self._address)
         try:
-            return await self._ask(reader, writer, prompt)
+            return await self._ask(reader, writer)
         finally:
             writer.close()
 
@@ -176,12 +177,9 @@ class Clients:
         await self._refused.wait()
         await asyncio.sleep(MORE_S)
 
-    async def fill_up(self) -> None:
-        """Ask for exactly as many tokens as are left until not even the least request fits."""
-        last = await self.ask_once()
-        while (left := int(last.headers["x-ratelimit-remaining-tokens"])) >= 2:
-            self._max_tokens = min(left - 1, ANSWER_TOKENS)
-            last = await self.ask_once(prompt=[7])
+    def ask_for_the_least(self) -> None:
+        """From now on for two tokens, of which both are used."""
+        self._prompt, self._max_tokens = [7], 1
 
     async def _ask_again_and_again(self) -> None:
         while not self.is_stopping:
@@ -194,16 +192,12 @@ class Clients:
                     await asyncio.sleep(REFUSED_PAUSE_S)
             writer.close()
 
-    async def _ask(
-        self,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        prompt: list[int] | None = None,
-    ) -> Asked:
-        asked = Asked(number=next(_numbers), sent_at=time.monotonic(), is_numbered=prompt is None)
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Asked:
+        is_numbered = self._prompt is None
+        asked = Asked(number=next(_numbers), sent_at=time.monotonic(), is_numbered=is_numbered)
         self.asked.append(asked)
-        numbered = [*divmod(asked.number, RADIX), 7]
-        body = {"model": "tiny", "prompt": prompt or numbered, "max_tokens": self._max_tokens}
+        prompt = self._prompt or [*divmod(asked.number, RADIX), 7]
+        body = {"model": "tiny", "prompt": prompt, "max_tokens": self._max_tokens}
         try:
             writer.write(request_bytes("POST", "/v1/completions", body, self._headers))
             async with asyncio.timeout(TIMEOUT_S):

@@ -43,8 +43,10 @@ from tests.integration.redis_server import RedisServer
 logger = logging.getLogger(__name__)
 
 HAMMER_S = 1.0
+LEAST_S = 0.4
 NUM_KILLS = 8
 LONGEST_PAUSE_S = 0.2
+PATIENT = "socket_timeout=10"  # with Redis: here one busy machine does it all
 REQUESTS = LimitSet(requests_per_minute=240)
 TOKENS = LimitSet(tokens_per_minute=3000)
 MAX_TOKENS = 180  # of which 20 are used
@@ -62,7 +64,7 @@ def engine() -> Iterator[EngineThread]:
 def limits_url(request: pytest.FixtureRequest, redis: RedisServer) -> Iterator[str]:
     if request.param == "redis":
         redis.flush()
-        yield redis.url
+        yield f"{redis.url}?{PATIENT}"
         redis.flush()
         return
     with TemporaryDirectory(dir="/dev/shm") as folder:
@@ -124,6 +126,10 @@ class Hammered:
     @property
     def admitted(self) -> list[Asked]:
         return [one for one in self.asked if one.status == 200]
+
+    @property
+    def last_refused(self) -> Asked:
+        return [one for one in self.asked if one.status == 429][-1]
 
     @property
     def broken(self) -> list[Asked]:
@@ -225,8 +231,7 @@ async def test_requests_are_exactly_as_many_as_the_bucket_has(server: Server) ->
     assert number == len(found.reached)
     least, most = found.taken()
     assert least - 0.1 <= number <= most + 0.1
-    last_refused = [one for one in found.asked if one.status == 429][-1]
-    assert found.bound(last_refused)[0] - 1 <= number <= found.bound(found.asked[-1])[1] + 1
+    assert found.bound(found.last_refused)[0] - 1 <= number <= found.bound(found.asked[-1])[1] + 1
 
 
 async def test_tokens_are_exactly_as_many_as_the_bucket_has(server: Server) -> None:
@@ -234,13 +239,15 @@ async def test_tokens_are_exactly_as_many_as_the_bucket_has(server: Server) -> N
     hammer = await Hammer.of_new_key(server, TOKENS)
     async with hammer.hammering():
         await asyncio.sleep(HAMMER_S)
-    await hammer.clients.fill_up()
+        hammer.clients.ask_for_the_least()  # of what there is not room for much
+        await asyncio.sleep(LEAST_S)
     found = await hammer.result()
     used = sum(one.num_tokens for one in found.admitted)
     least, most = found.taken()
     assert least - 0.1 <= used <= most + 0.1
-    least, most = found.bound(found.asked[-1])
-    assert least - 1 <= used <= most + 1
+    least_request = 2
+    assert found.bound(found.last_refused)[0] - least_request <= used
+    assert used <= found.bound(found.asked[-1])[1] + 1
 
 
 async def test_killed_workers_make_no_request_more_nor_less(server: Server, num_kills: int) -> None:
@@ -253,8 +260,7 @@ async def test_killed_workers_make_no_request_more_nor_less(server: Server, num_
     least, most = found.taken()
     assert least - num_lost - 0.1 <= len(found.reached) <= most + 0.1
     assert len(found.reached) <= found.bound(found.asked[-1])[1] + 1
-    last_refused = [one for one in found.asked if one.status == 429][-1]
-    assert most >= found.bound(last_refused)[0] - 1
+    assert most >= found.bound(found.last_refused)[0] - 1
 
 
 async def test_killed_workers_make_no_token_more_nor_less(server: Server, num_kills: int) -> None:
