@@ -208,7 +208,7 @@ def test_405_names_the_methods_that_are_allowed(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, GENERATE])
 def test_a_body_over_the_limit_is_refused_before_it_is_sent(stack: Stack, path: str) -> None:
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with socket.create_connection(("127.0.0.1", stack.port), timeout=20) as connection:
         connection.sendall(f"{head}Content-Length: 99999999\r\n\r\n{{".encode())
         received = b""

@@ -48,7 +48,7 @@ def test_a_client_that_leaves_frees_its_blocks(
     durations = []
     for _ in range(TRIES):
         content = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         with socket.create_connection(("127.0.0.1", stack.port), timeout=20) as connection:
             connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
             eventually(lambda: stack.gauge(REQUESTS, "scheduled") > 0)
@@ -102,7 +102,7 @@ def test_the_next_in_the_queue_gets_the_place_within_100_ms(
     stack = narrow_stack
     body: dict[str, Any] = long_body(stream=streams)
     content = json.dumps(body).encode()
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     alone = median(first_event_duration(stack) for _ in range(ROUNDS))
     durations = []
     for _ in range(ROUNDS):

@@ -251,8 +251,8 @@ def test_a_body_over_the_limit_is_413(client: RawClient, path: str) -> None:
 
 def test_a_chunked_body_over_the_limit_is_413(client: RawClient) -> None:
     client.sock.sendall(
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-        b"Transfer-Encoding: chunked\r\n\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
     client.sock.sendall(b"180000\r\n" + b"x" * 0x180000)
     answer = client.receive()
@@ -383,7 +383,7 @@ def test_an_unexpected_exception_of_the_other_routes_is_500_too(
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nbroken header line\r\n\r\n",
-        b"GET /v1/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /v1/\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"GET /v1/models HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\nx",
         b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
         b"GET /health HTTP/1.1\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
