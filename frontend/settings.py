@@ -52,7 +52,7 @@ class Settings:
 
     request_chat_template: bool = False  # whether requests may bring a template of their own
 
-    authentication: str = "off"  # "on": every route but health wants an API key or a JWT
+    authentication: str = "off"  # "on": all but health and the description want a key or a JWT
     database_url: str = field(default="", repr=False)  # PostgreSQL's; empty: SQLite in the home
     jwt_issuers: Path | None = None  # a file, see access/issuers.py; None: no JWT is taken
     listen_without_authentication: bool = False  # elsewhere than on this machine

@@ -102,7 +102,8 @@ def _shown(address: URL) -> str:
 
 def _reason(exc: Exception) -> str:
     cause = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    return (str(cause) or type(cause).__name__).partition("\n")[0]
+    said = cause.strerror if isinstance(cause, OSError) else str(cause)
+    return (said or type(cause).__name__).partition("\n")[0]
 
 
 def _make_file(url: URL) -> None:
