@@ -101,6 +101,10 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "'{param}' cannot be used together with '{other}'.",
         "参数 '{param}' 不能与 '{other}' 同时使用",
     ),
+    "not_a_name": (
+        "'{param}' must have 1 to {maximum} characters, and no control characters.",
+        "参数 '{param}' 必须有 1 到 {maximum} 个字符，且不能含有控制字符",
+    ),
     "not_a_day": (
         "'{param}' must be a day as 2026-11-30, not {value}.",
         "参数 '{param}' 必须是日期（如 2026-11-30），而不是 {value}",

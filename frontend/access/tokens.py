@@ -17,6 +17,7 @@ from jwt.utils import base64url_decode
 
 from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Identity, Scope
 from frontend.access.issuers import Issuer
+from frontend.access.names import is_name
 from frontend.access.proven_tokens import ProvenTokens
 from frontend.access.verification_keys import KeySource
 from frontend.limits.buckets import LimitSet
@@ -87,12 +88,18 @@ def read_claims(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
     """What the claims of a verified token grant.
 
     Raises:
-        CredentialRefused: one of them is not as it should be, or no tenant is named.
+        CredentialRefused: one of them is not as it should be, or no tenant is named: who signs may
+            have let a user choose what stands there.
     """
     names, defaults = issuer.claims, issuer.defaults
     tenant = _claim(claims, names.tenant) or defaults.tenant
     if not isinstance(tenant, str):
         _refuse("no tenant")
+    if not is_name(tenant):
+        _refuse("malformed tenant")
+    subject = claims.get("sub")
+    if subject is not None and not is_name(subject):
+        _refuse("malformed subject")
     models = _texts(_claim(claims, names.models))
     if models is None:
         models = defaults.models
@@ -105,7 +112,7 @@ def read_claims(claims: Mapping[str, Any], issuer: Issuer) -> Identity:
         _refuse("malformed limits")
     return Identity(
         tenant=tenant,
-        subject=claims.get("sub"),
+        subject=subject,
         issuer=issuer.issuer,
         scopes=_scopes(claims, issuer),
         models=models,

@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 
 from frontend.access.identity import Scope
+from frontend.access.names import MAX_LENGTH, is_name
+from frontend.errors import InvalidParameter
 from frontend.limits.buckets import LimitSet
 from frontend.protocol.limits import NOT_EMPTY, check_limits, entries
 
@@ -24,7 +26,16 @@ class CreateKeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     expires_in_s: Annotated[float, msgspec.Meta(gt=0, le=YEARS_S)] | None = None
 
     def check(self) -> None:
+        """
+        Raises:
+            InvalidParameter: names the field.
+        """
         check_limits(self)
+        given = {"name": self.name, "tenant": self.tenant}
+        given |= {f"models[{i}]": glob for i, glob in enumerate(self.models or ())}
+        for param, text in given.items():
+            if not is_name(text):
+                raise InvalidParameter(param, "not_a_name", maximum=MAX_LENGTH)
 
 
 class RotateKeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from frontend.access.names import MAX_LENGTH, is_name
 from frontend.errors import InvalidParameter
 from frontend.protocol.chat_messages import ChatMessage, read_arguments
 from frontend.protocol.parse import check_choice, convert
@@ -172,6 +173,8 @@ def _input_item(param: str, raw: dict[str, Any]) -> Item | Reference:
         choices = ", ".join((*SHAPES, "item_reference"))
         raise InvalidParameter(f"{param}.type", "not_one_of", choices=choices, value=repr(kind))
     shape = convert({**raw, "type": kind}, SHAPES[kind], param)
+    if shape.id and not is_name(shape.id):
+        raise InvalidParameter(f"{param}.id", "not_a_name", maximum=MAX_LENGTH)
     if shape.status is not None:
         check_choice(f"{param}.status", shape.status, STATUSES)
     return shape.item(param)

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, RowMapping, Select, delete, literal, selec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from frontend.access.identity import Identity
+from frontend.access.names import is_name
 from frontend.store.responses import Item, ResponseStore, StoredResponse
 from frontend.store.schema import response_events, response_items, responses
 
@@ -45,6 +46,8 @@ class OwnResponses:
         The first one's `previous_response_id` names what is not there any more, if anything; an
         empty list: the response itself is not there.
         """
+        if not is_name(response_id):
+            return []
         links = (
             select(responses.c.id, responses.c.previous_response_id, literal(0).label("depth"))
             .where(responses.c.id == response_id, self._is_own())
@@ -62,7 +65,7 @@ class OwnResponses:
 
     async def find_items(self, item_ids: Collection[str]) -> dict[str, Item]:
         """Items of any response by their ids; the newest of those with the same one."""
-        wanted = list(item_ids)
+        wanted = list(filter(is_name, item_ids))
         query = (
             select(response_items.c.item_id, response_items.c.item, responses.c.model)
             .join(responses, responses.c.id == response_items.c.response_id)

@@ -174,6 +174,9 @@ def test_keys_are_administered_over_http(closed: ServerThread, keys: Keys) -> No
     [
         ("/api/v1/keys", {}),
         ("/api/v1/keys", {"name": ""}),
+        ("/api/v1/keys", {"name": "a\0"}),
+        ("/api/v1/keys", {"name": "x", "tenant": "a\nb"}),
+        ("/api/v1/keys", {"name": "x", "models": ["x" * 257]}),
         ("/api/v1/keys", {"name": "x", "scopes": ["everything"]}),
         ("/api/v1/keys", {"name": "x", "expires_in_s": 0}),
         ("/api/v1/keys", {"name": "x", "limits": {"tokens_per_day": 0}}),

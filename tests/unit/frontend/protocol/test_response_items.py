@@ -182,6 +182,8 @@ def test_references_are_left_to_the_store() -> None:
         ({**CALL, "caller": {"type": "direct"}}, "input[0].caller"),
         ({**CALL, "async": True}, "input[0].async"),
         ({"type": "function_call"}, "input[0].call_id"),
+        ({**CALL, "id": "a\0"}, "input[0].id"),
+        ({**CALL, "id": "x" * 257}, "input[0].id"),
         (
             {**OUTPUT, "output": [{"type": "input_image", "image_url": "x"}]},
             "input[0].output[0].type",
