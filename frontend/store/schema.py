@@ -10,6 +10,7 @@ from sqlalchemy import (
     Date,
     Float,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -131,6 +132,8 @@ usage_days = Table(
     Column("is_batch", Boolean, primary_key=True),
     Column("requests", BigInteger, nullable=False),
     *_amounts(),
+    # All whose key it is may ask for their own sums, of any days: others' rows are not read then.
+    Index("ix_usage_days_principal_day", "principal", "day"),
 )
 
 # The same of a month for budgets, which are read each second: one row a tenant.

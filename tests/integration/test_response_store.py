@@ -109,14 +109,12 @@ async def test_a_response_is_there_after_a_restart(database_url: str) -> None:
         await database.close()
 
 
-async def test_what_was_stored_before_it_had_owners_is_the_default_tenants(
-    database_url: str,
-) -> None:
+async def test_what_the_first_tables_hold_is_the_default_tenants(database_url: str) -> None:
     def back(connection: Connection) -> None:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
-        command.downgrade(config, "0003")
+        command.downgrade(config, "0001")
 
     database = await Database.open(database_url)
     body = {"id": "a", "model": "tuned:poet"}
@@ -198,6 +196,7 @@ async def test_a_chain_is_a_conversation_from_its_beginning(
     assert [one.id for one in await own.chain("c")] == ["a", "b", "c"]
     assert [one.id for one in await own.chain("other")] == ["a", "other"]
     assert await own.chain("nobody") == []
+    assert await own.chain("a\0") == await own.chain("a\ud800") == [], "no database has such"
 
 
 async def test_a_chain_names_what_is_missing(store: ResponseStore, own: OwnResponses) -> None:
@@ -215,7 +214,7 @@ async def test_items_are_found_by_id_the_newest_first(
     new = {**item("same"), "text": "new"}
     await store.add(response("b", input=[new], created_at=time.time()))
     await store.add(response("a", input=[old], created_at=time.time() - 60))
-    assert await own.find_items({"same", "a-out", "nobody"}) == {
+    assert await own.find_items({"same", "a-out", "nobody", "a\0", "a\ud800"}) == {
         "same": new,
         "a-out": item("a-out"),
     }

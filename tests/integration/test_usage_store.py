@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, text
 
 from frontend.access.identity import Scope
+from frontend.access.names import MAX_LENGTH, is_name
 from frontend.store.api_keys import ApiKey, ApiKeyStore
 from frontend.store.database import Database
 from frontend.store.schema import usage_records
@@ -118,9 +121,26 @@ async def test_keys_are_named_where_they_have_a_name(store: UsageStore, database
     assert found == {key.id: "the lab", "https://issuer me": ""}
 
 
-async def test_what_no_database_can_store_stops_nobodys_counting(store: UsageStore) -> None:
-    await store.write([row("1", tenant="a\0b", principal="c\ud800"), row("2")])
-    assert [one.requests for one in await all_sums(store)] == [2]
+async def test_the_longest_names_can_be_stored(store: UsageStore) -> None:
+    """What nothing can store would keep all that is written with it from being written."""
+    tenant, subject = ("".join(random.choices("甲乙丙丁", k=MAX_LENGTH)) for _ in range(2))
+    assert is_name(tenant)
+    await store.write([row("1", tenant=tenant, principal=f"https://issuer {subject}"), row("2")])
+    assert [one.requests for one in await all_sums(store, tenant=tenant)] == [1]
+
+
+async def test_ones_own_sums_are_found_without_a_look_at_others(tmp_path: Path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path / 'inflight.db'}")
+    async with database.read() as connection:
+        plan = await connection.execute(
+            text(
+                "EXPLAIN QUERY PLAN SELECT sum(cost) FROM usage_days WHERE tenant = 'a' "
+                "AND principal = 'b' AND day BETWEEN '2026-11-01' AND '2026-11-30'"
+            )
+        )
+        (step,) = plan.all()
+    assert "USING INDEX ix_usage_days_principal_day (principal=? AND day>?" in step.detail
+    await database.close()
 
 
 async def test_amounts_may_be_large(store: UsageStore) -> None:

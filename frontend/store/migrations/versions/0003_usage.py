@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("requests", sa.BigInteger, nullable=False),
         *_amounts(),
     )
+    op.create_index("ix_usage_days_principal_day", "usage_days", ["principal", "day"])
     op.create_table(
         "usage_months",
         sa.Column("month", sa.Date, primary_key=True),
