@@ -59,12 +59,17 @@ def columns(group_by: Sequence[str]) -> list[str]:
 
 
 def as_csv(sums: Iterable[UsageSum], group_by: Sequence[str]) -> str:
-    """With a head. Source: RFC 4180, but for the ends of its lines, which are one character."""
+    """With a head. Source: RFC 4180, but for the ends of its lines, which are one character.
+
+    A name that a spreadsheet would calculate has an apostrophe before it, which makes it a text:
+    issuers may let users choose their tenants' names.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns(group_by), lineterminator="\n")
     writer.writeheader()
     for one in sums:
-        writer.writerow({name: as_text(value) for name, value in one.facts().items()})
+        names = {name: _as_no_formula(as_text(value)) for name, value in one.group.items()}
+        writer.writerow(one.facts() | names)
     return text.getvalue()
 
 
@@ -73,6 +78,12 @@ def as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _as_no_formula(text: str) -> str:
+    """Source: OWASP, CSV injection."""
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+
+
+_FORMULA_STARTS = ("=", "+", "-", "@")
 _COLUMNS = {"key": ("key", "key_name")}
 
 

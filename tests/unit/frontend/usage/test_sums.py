@@ -4,6 +4,8 @@ import csv
 import io
 from datetime import date
 
+import pytest
+
 from frontend.usage.sums import UsageSum, as_csv, columns, total_of
 
 FIRST = UsageSum(
@@ -29,6 +31,13 @@ def test_csv_has_what_json_has() -> None:
     assert rows[0]["key_name"] == 'a "lab", 实验室'
     assert (rows[0]["cost"], rows[1]["cost"]) == ("1.5", "0.000000001")
     assert rows[0]["total_tokens"] == "15"
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_no_name_is_calculated_by_a_spreadsheet(name: str) -> None:
+    text = as_csv([UsageSum(group={"tenant": name, "model": f"a{name}"})], ("tenant", "model"))
+    (row,) = csv.DictReader(io.StringIO(text))
+    assert (row["tenant"], row["model"], row["requests"]) == (f"'{name}", f"a{name}", "0")
 
 
 def test_nothing_is_a_head_only() -> None:
