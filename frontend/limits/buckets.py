@@ -19,7 +19,8 @@ import msgspec
 MINUTE_S = 60.0
 DAY_S = 86_400.0
 _WITH_PORT = re.compile(r"\[(?P<v6>[^]]+)\](:\d+)?|(?P<v4>[\d.]+):\d+")
-Count = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+MAX_COUNT = 2**53
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
 
 
 class Unit(StrEnum):

@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from build_engines.cli import DEFAULT_HOME
 from frontend.access.identity import DEFAULT_SCOPES, EVERY_MODEL, Scope
-from frontend.limits.buckets import LimitSet
-from frontend.manage.output import show_json
+from frontend.access.names import MAX_LENGTH, is_name
+from frontend.limits.buckets import MAX_COUNT, LimitSet
+from frontend.manage.output import show_json, show_rows
 from frontend.settings import SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ app = typer.Typer(name="keys", help="API keys: who may use a server.", no_args_i
 T = TypeVar("T")
 
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_SECONDS = 100 * 365 * SECONDS["d"]
 GRACE = "24h"
+COLUMNS = ("id", "key", "name", "tenant", "scopes", "models", "state", "expires", "last used")
 USUAL_SCOPES = sorted(DEFAULT_SCOPES)
 ALL_MODELS = list(EVERY_MODEL)
 
@@ -36,12 +39,16 @@ Home = Annotated[
     Path, typer.Option("--home", envvar="INFLIGHT_HOME", help="Folder of models and state.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-Rpm = Annotated[int | None, typer.Option("--requests-per-minute", min=1, help="Its limit.")]
-Tpm = Annotated[
-    int | None, typer.Option("--tokens-per-minute", min=1, help="Of prompts and answers.")
-]
-Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", min=1, help="At once.")]
-Tpd = Annotated[int | None, typer.Option("--tokens-per-day", min=1, help="Of prompts and answers.")]
+
+
+def _limit(option: str, help_text: str) -> Any:
+    return typer.Option(option, min=1, max=MAX_COUNT, help=help_text, show_default=False)
+
+
+Rpm = Annotated[int | None, _limit("--requests-per-minute", "Its limit.")]
+Tpm = Annotated[int | None, _limit("--tokens-per-minute", "Of prompts and answers.")]
+Concurrent = Annotated[int | None, _limit("--concurrent-requests", "At once.")]
+Tpd = Annotated[int | None, _limit("--tokens-per-day", "Of prompts and answers.")]
 
 
 @app.command("create")
@@ -68,8 +75,11 @@ def create_command(
     from frontend.store.api_keys import ApiKey
 
     with _one_line_errors():
-        if not (name.strip() and tenant.strip() and all(model)):
-            raise KeysError("the name, the tenant and the models must not be empty")
+        if not all(map(is_name, (name, tenant, *model))):
+            raise KeysError(
+                "the name, the tenant and the models must not be empty, nor have more than "
+                f"{MAX_LENGTH} characters each, nor control characters"
+            )
         limits = LimitSet(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -83,7 +93,7 @@ def create_command(
             scopes=frozenset(scope),
             models=tuple(model),
             limits=_given(limits),
-            expires_at=None if expires_in is None else time.time() + _seconds(expires_in),
+            expires_at=None if expires_in is None else _end(expires_in),
         )
         _show_secret(*_with_store(home, lambda store: store.create(key)), as_json)
 
@@ -100,8 +110,7 @@ def list_command(
         if as_json:
             show_json([key.facts() for key in keys])
             return
-        for key in keys:
-            typer.echo("\t".join(_cells(key)))
+        show_rows(COLUMNS, map(_cells, keys))
 
 
 @app.command("revoke")
@@ -154,11 +163,8 @@ def _with_store(home: Path, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     from frontend.store.database import Database
 
     async def run() -> T:
-        database = await Database.open(load_settings({"home": home}).database_address)
-        try:
+        async with Database.opened(load_settings({"home": home}).database_address) as database:
             return await work(ApiKeyStore(database))
-        finally:
-            await database.close()
 
     return asyncio.run(run())
 
@@ -171,7 +177,15 @@ def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d{1,9})([smhd])", text.strip())
     if match is None:
         raise KeysError(f"{text!r} is no time: write it as 30m, 24h or 90d")
-    return int(match[1]) * SECONDS[match[2]]
+    if (seconds := int(match[1]) * SECONDS[match[2]]) > MAX_SECONDS:
+        raise KeysError(f"{text!r} is more than a hundred years")
+    return seconds
+
+
+def _end(expires_in: str) -> float:
+    if (seconds := _seconds(expires_in)) == 0:
+        raise KeysError("a key that expires at once is of no use")
+    return time.time() + seconds
 
 
 def _found(result: T | None, key_id: str) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -22,19 +22,37 @@ def show_json(content: object) -> None:
 
 
 def show_entries(found: Sequence[Entry]) -> None:
-    """A row for each variant; at no terminal: its cells with tabs between, and no head."""
-    rows = [_cells(entry) for entry in found]
+    """A row for each variant, and what is wrong with it."""
+    show_rows(COLUMNS, map(_cells, found))
     if not sys.stdout.isatty():
-        for row in rows:
-            typer.echo("\t".join(row))
         return
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
     for entry in found:
         if problem := entry.facts()["problem"]:
             typer.echo(f"{entry.name}/{entry.variant}: {problem}", err=True)
+
+
+def show_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table at a terminal; elsewhere lines."""
+    if not sys.stdout.isatty():
+        show_lines(rows)
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in head:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    plain_console().print(table)
+
+
+def show_lines(rows: Iterable[Sequence[str]]) -> None:
+    """Each row's cells with tabs between, and no head."""
+    for row in rows:
+        typer.echo("\t".join(row))
+
+
+def plain_console() -> Console:
+    """Shows texts as they are: others give names, which may look like markup of ours."""
+    return Console(markup=False, emoji=False, highlight=False)
 
 
 def show_details(details: Mapping[str, Any]) -> None:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from build_engines.cli import DEFAULT_HOME
 from frontend.errors import InvalidParameter
-from frontend.manage.output import show_json
+from frontend.manage.output import plain_console, show_json, show_lines
 from frontend.settings import SettingsError, load_settings
 from frontend.usage.sums import UsageSum, as_csv, as_text, columns, total_of
 
@@ -74,13 +73,10 @@ async def _read(home: Path, query: UsageQuery) -> list[UsageSum]:
     from frontend.store.database import Database  # imports what only this command needs
     from frontend.store.usage import UsageStore
 
-    database = await Database.open(load_settings({"home": home}).database_address)
-    try:
+    async with Database.opened(load_settings({"home": home}).database_address) as database:
         return await UsageStore(database, retention_s=0).sums(
             since=query.since, until=query.until, group_by=query.group_by, only=query.filters()
         )
-    finally:
-        await database.close()
 
 
 def _show(query: UsageQuery, sums: Sequence[UsageSum], output: Format) -> None:
@@ -97,8 +93,7 @@ def _show(query: UsageQuery, sums: Sequence[UsageSum], output: Format) -> None:
             if sys.stdout.isatty():
                 _show_table(names, rows, total_of(sums).facts())
                 return
-            for row in rows:
-                typer.echo("\t".join(as_text(row[name]) for name in names))
+            show_lines([as_text(row[name]) for name in names] for row in rows)
 
 
 def _show_table(
@@ -113,7 +108,7 @@ def _show_table(
             table.add_column(name.replace("_", " "), overflow="fold")
     for row in [*rows, total] if len(rows) > 1 else rows:
         table.add_row(*(_cell(row.get(name, "")) for name in names))
-    Console().print(table)
+    plain_console().print(table)
 
 
 def _cell(value: Any) -> str:

@@ -56,7 +56,19 @@ class Database:
         try:
             return await cls._open(address)
         except (OSError, SQLAlchemyError, CommandError) as exc:
-            raise SettingsError(f"the database {_shown(address)}: {_reason(exc)}") from exc
+            raise _failure(address, exc) from exc
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, url: str) -> AsyncIterator[Self]:
+        """`open` and `close`; for commands, to which what fails meanwhile is one line as well."""
+        database = await cls.open(url)
+        try:
+            yield database
+        except (OSError, SQLAlchemyError) as exc:
+            raise _failure(make_url(url), exc) from exc
+        finally:
+            await database.close()
 
     @classmethod
     async def _open(cls, address: URL) -> Self:
@@ -91,6 +103,10 @@ def _with_driver(url: URL) -> URL:
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
     backend = {"postgres": "postgresql"}.get(url.drivername, url.get_backend_name())
     return url.set(drivername=drivers[backend])
+
+
+def _failure(address: URL, exc: Exception) -> SettingsError:
+    return SettingsError(f"the database {_shown(address)}: {_reason(exc)}")
 
 
 def _shown(address: URL) -> str:

@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         key, _ = await ApiKeyStore(database).create(ApiKey(id="", name="the lab"))
         records = [
             record(at=NOVEMBER_2, principal=key.id),
-            record(at=NOVEMBER_2 + DAY_S, tenant="other"),
+            record(at=NOVEMBER_2 + DAY_S, tenant="[/other]"),
             record(at=NOVEMBER_2 + DAY_S, is_batch=True),
         ]
         rows = [
@@ -68,19 +68,22 @@ def test_at_a_terminal_there_is_a_head_and_a_sum_of_all(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, terminal = pty.openpty()
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setenv("TERM", "dumb")
+    for name, value in {"COLUMNS": "120", "LINES": "50", "TERM": "dumb"}.items():
+        monkeypatch.setenv(name, value)
     with os.fdopen(terminal, "w") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        usage_command(month="2026-11", by=["day", "batch"], home=home)
+        usage_command(month="2026-11", by=["day", "batch", "tenant"], home=home)
         stdout.flush()
         head, *rows = os.read(reading, 10_000).decode().splitlines()
     os.close(reading)
     assert head.split() == [
-        "day", "batch", "requests", "prompt", "cached", "completion", "reasoning", "total", "cost",
+        "day", "batch", "tenant", "requests", "prompt", "cached", "completion", "reasoning",
+        "total", "cost",
     ]  # fmt: skip
-    assert [row.split()[:3] for row in rows[:3]] == [
-        ["2026-11-02", "false", "1"], ["2026-11-03", "false", "1"], ["2026-11-03", "true", "1"],
+    assert [row.split()[:4] for row in rows[:3]] == [
+        ["2026-11-02", "false", "acme", "1"],
+        ["2026-11-03", "false", "[/other]", "1"],
+        ["2026-11-03", "true", "acme", "1"],
     ]  # fmt: skip
     assert rows[3].split() == ["3", "30", "0", "15", "0", "45", "3"]
 
