@@ -21,7 +21,7 @@ T = TypeVar("T")
 # every answer says how its buckets of requests and tokens stand.
 DEFAULT_LIMITS = LimitSet(requests_per_minute=1_000_000, tokens_per_minute=1_000_000_000)
 MAX_REMEMBERED = 16_384  # combinations of who asks and for which model: some 25 MB
-MAX_MONEY = 1e12
+MAX_MONEY = 1e9  # sums are billionths in the database's 64 bits: 9.2e9 is the most of them
 _GLOB_SIGNS = frozenset("*?[")
 
 Money = Annotated[float, msgspec.Meta(gt=0, le=MAX_MONEY)]
