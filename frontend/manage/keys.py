@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_SECONDS = 100 * 365 * SECONDS["d"]
 GRACE = "24h"
-COLUMNS = ("id", "key", "name", "tenant", "scopes", "models", "state", "expires", "last used")
+COLUMNS = ("id", "key", "name", "tenant", "scopes", "models", "state", "expires", "used")
 USUAL_SCOPES = sorted(DEFAULT_SCOPES)
 ALL_MODELS = list(EVERY_MODEL)
 
@@ -39,16 +39,12 @@ Home = Annotated[
     Path, typer.Option("--home", envvar="INFLIGHT_HOME", help="Folder of models and state.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
-
-
-def _limit(option: str, help_text: str) -> Any:
-    return typer.Option(option, min=1, max=MAX_COUNT, help=help_text, show_default=False)
-
-
-Rpm = Annotated[int | None, _limit("--requests-per-minute", "Its limit.")]
-Tpm = Annotated[int | None, _limit("--tokens-per-minute", "Of prompts and answers.")]
-Concurrent = Annotated[int | None, _limit("--concurrent-requests", "At once.")]
-Tpd = Annotated[int | None, _limit("--tokens-per-day", "Of prompts and answers.")]
+Rpm = Annotated[int | None, typer.Option("--requests-per-minute", min=1, help="Its limit.")]
+Tpm = Annotated[
+    int | None, typer.Option("--tokens-per-minute", min=1, help="Of prompts and answers.")
+]
+Concurrent = Annotated[int | None, typer.Option("--concurrent-requests", min=1, help="At once.")]
+Tpd = Annotated[int | None, typer.Option("--tokens-per-day", min=1, help="Of prompts and answers.")]
 
 
 @app.command("create")
@@ -80,7 +76,7 @@ def create_command(
                 "the name, the tenant and the models must not be empty, nor have more than "
                 f"{MAX_LENGTH} characters each, nor control characters"
             )
-        limits = LimitSet(
+        limits = _limits(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             concurrent_requests=concurrent_requests,
@@ -92,7 +88,7 @@ def create_command(
             tenant=tenant,
             scopes=frozenset(scope),
             models=tuple(model),
-            limits=_given(limits),
+            limits=limits,
             expires_at=None if expires_in is None else _end(expires_in),
         )
         _show_secret(*_with_store(home, lambda store: store.create(key)), as_json)
@@ -145,13 +141,13 @@ def limits_command(
 ) -> None:
     """Set what a key may use up, all anew; without options: what limits.toml says of all keys."""
     with _one_line_errors():
-        limits = LimitSet(
+        limits = _limits(
             requests_per_minute=requests_per_minute,
             tokens_per_minute=tokens_per_minute,
             concurrent_requests=concurrent_requests,
             tokens_per_day=tokens_per_day,
         )
-        _found(_with_store(home, lambda store: store.set_limits(key_id, _given(limits))), key_id)
+        _found(_with_store(home, lambda store: store.set_limits(key_id, limits)), key_id)
 
 
 class KeysError(ValueError):
@@ -169,7 +165,11 @@ def _with_store(home: Path, work: Callable[[ApiKeyStore], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-def _given(limits: LimitSet) -> LimitSet | None:
+def _limits(**given: int | None) -> LimitSet | None:
+    """None: none is given."""
+    if any(limit is not None and limit > MAX_COUNT for limit in given.values()):
+        raise KeysError(f"a limit is {MAX_COUNT} at the most")
+    limits = LimitSet(**given)
     return None if limits == LimitSet() else limits
 
 

@@ -32,13 +32,13 @@ def show_entries(found: Sequence[Entry]) -> None:
 
 
 def show_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table at a terminal; elsewhere lines."""
+    """A table at a terminal, with their names first; elsewhere lines."""
     if not sys.stdout.isatty():
         show_lines(rows)
         return
     table = Table(box=None, pad_edge=False)
     for name in head:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == head[0])  # that is typed elsewhere
     for row in rows:
         table.add_row(*row)
     plain_console().print(table)
