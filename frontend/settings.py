@@ -18,7 +18,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "INFLIGHT_"
-_POSTGRES = re.compile(r"postgres(ql)?://\S+/\S+")
+# No @ or / but those that divide it: one in a password would make another address of its rest,
+# which errors name.
+_POSTGRES = re.compile(
+    r"postgres(ql)?://([^\s@/]*@)?(\[[^\s\]]*\]|[^\s@/:]*)(:\d+)?/[^\s@/?]+(\?\S*)?"
+)
 _HOST_NAME = re.compile(r"[^\s/:]+")
 _PLACEMENT = re.compile(r"\s*([^\s=]+=\d+(,\d+)*\s*)*")
 
@@ -104,9 +108,12 @@ class Settings:
         for name in ("response_retention_days", "usage_retention_days"):
             self._check(name, 0 < getattr(self, name) < inf, "must be positive")
         self._check("authentication", self.authentication in ("on", "off"), "must be on or off")
-        if self.database_url and not _POSTGRES.match(self.database_url):
+        if self.database_url and not _POSTGRES.fullmatch(self.database_url):
             # without its value, which has a password in it
-            raise SettingsError("setting 'database_url' must be postgresql://USER@HOST/NAME")
+            raise SettingsError(
+                "setting 'database_url' must be postgresql://USER:PASSWORD@HOST/NAME "
+                "(in the password %40 for @, %2F for /)"
+            )
         if self.jwt_issuers is not None and not self.is_authenticated:
             raise SettingsError("setting 'jwt_issuers' needs the setting 'authentication' on")
         modes = ("closed", "local")

@@ -55,7 +55,8 @@ class Database:
         address = _with_driver(make_url(url))
         try:
             return await cls._open(address)
-        except (OSError, SQLAlchemyError, CommandError) as exc:
+        # the last two: the driver cannot use what stands behind the address's ?
+        except (OSError, SQLAlchemyError, CommandError, ValueError, TypeError) as exc:
             raise _failure(address, exc) from exc
 
     @classmethod
@@ -102,7 +103,9 @@ class Database:
 def _with_driver(url: URL) -> URL:
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
     backend = {"postgres": "postgresql"}.get(url.drivername, url.get_backend_name())
-    return url.set(drivername=drivers[backend])
+    # asyncpg's name for what PostgreSQL's own programs call sslmode
+    query = {"ssl" if name == "sslmode" else name: value for name, value in url.query.items()}
+    return url.set(drivername=drivers[backend], query=query)
 
 
 def _failure(address: URL, exc: Exception) -> SettingsError:

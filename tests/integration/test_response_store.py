@@ -17,10 +17,12 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from frontend.access.identity import EVERY_MODEL, Identity
+from frontend.settings import SettingsError
 from frontend.store.database import MIGRATIONS, Database
 from frontend.store.own_responses import MAX_EVENTS_READ, OwnResponses
 from frontend.store.responses import MAX_DELETED, ResponseStore, StoredResponse
 from frontend.store.schema import metadata
+from tests.fakes.postgres import Postgres
 
 RETENTION_S = 3600.0
 
@@ -78,6 +80,14 @@ async def test_migrations_make_the_tables_that_the_code_uses(database: Database)
 
     async with database.read() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_an_address_may_say_as_elsewhere_how_it_is_encrypted(postgres: Postgres) -> None:
+    url = postgres.new_database()
+    await (await Database.open(f"{url}?sslmode=prefer")).close()
+    for problem in ("sslmode=require", "sslmode=perhaps", "colour=red"):  # this server has no TLS
+        with pytest.raises(SettingsError, match=r"^the database test_\w+ at .*: ."):
+            await Database.open(f"{url}?{problem}")
 
 
 async def test_workers_that_start_at_once_make_the_tables_once(database_url: str) -> None:

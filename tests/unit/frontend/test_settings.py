@@ -220,13 +220,35 @@ def test_what_is_no_name_of_a_host_stops_the_start(home: Path, names: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://u:secret@h/d", "postgresql:secret", "secret", "sqlite:///secret"]
+    "url",
+    [
+        "mysql://u:secret@h/d",
+        "postgresql:secret",
+        "secret",
+        "sqlite:///secret",
+        "postgresql://u:a@secret@h/d",  # whose host would be secret@h, or whose name d
+        "postgresql://u:a/secret@h/d",
+        "postgresql://u:secret@h:port/d",
+        "postgresql://u:secret@h",
+    ],
 )
 def test_a_bad_database_is_named_without_its_password(home: Path, url: str) -> None:
     with pytest.raises(SettingsError, match="database_url") as failure:
         load_settings({"home": home}, {"INFLIGHT_DATABASE_URL": url})
     assert "secret" not in str(failure.value)
     assert "secret" not in repr(Settings(home=home, database_url="postgresql://u:secret@h/d"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://u:a%40b%2Fc@db.example.com:5432/inflight",
+        "postgresql://u@[::1]:5432/inflight?sslmode=require",
+        "postgresql:///inflight?host=/run/postgresql",
+    ],
+)
+def test_a_database_is_named_as_everywhere(home: Path, url: str) -> None:
+    assert load_settings({"home": home, "database_url": url}).database_address == url
 
 
 def test_issuers_without_authentication_stop_the_start(home: Path) -> None:
