@@ -32,6 +32,7 @@ class FakeKeys:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.failure: Exception | None = None
+        self.note_failure: Exception | None = None
 
     def change(self, secret: str, identity: Identity | None) -> None:
         self.number += 1
@@ -63,8 +64,8 @@ class FakeKeys:
         return {one for one, changed_in in self.changed_in.items() if changed_in > number}
 
     async def note_uses(self, used_at: Mapping[str, float]) -> None:
-        if self.failure is not None:
-            raise self.failure
+        if failure := self.failure or self.note_failure:
+            raise failure
         self.used |= used_at
 
 
@@ -181,13 +182,27 @@ async def test_a_database_that_hangs_is_not_waited_for() -> None:
         keys.may_answer.set()
 
 
-async def test_uses_are_written_behind_and_kept_when_that_fails() -> None:
+async def test_uses_are_written_behind() -> None:
     keys = FakeKeys()
     secret = made(keys)
     async with opened(keys) as cache:
         await cache.identify(secret)
         assert keys.used == {}
     assert keys.used == {secret[3:9]: pytest.approx(time.time(), abs=5)}
+
+
+async def test_uses_that_cannot_be_written_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontend.access.key_cache.LAST_USE_STEP_S", 0.0)  # at each look
+    keys = FakeKeys()
+    secret = made(keys)
+    async with opened(keys) as cache:
+        await cache.identify(secret)
+        keys.note_failure = OSError("away")
+        await asyncio.sleep(3 * POLL_S)
+        assert keys.used == {}
+        keys.note_failure = None
+        await asyncio.sleep(3 * POLL_S)
+        assert keys.used.keys() == {secret[3:9]}
 
 
 async def test_all_that_proves_nothing_gets_one_answer(caplog: pytest.LogCaptureFixture) -> None:

@@ -179,6 +179,14 @@ async def test_old_rows_are_collected_between_the_groups(store: FakeUsageStore) 
     assert len(store.rows) == 1
 
 
+async def test_a_stop_is_not_kept_up_by_what_is_old(store: FakeUsageStore) -> None:
+    log = make_log(store, flush_s=60.0)  # nothing happens before the stop
+    store.num_collectable = 5
+    async with opened(log):
+        log.add(record())
+    assert (len(store.rows), store.num_collectable) == (1, 5)
+
+
 async def test_a_tenant_is_stopped_at_its_budget_through_the_log(store: FakeUsageStore) -> None:
     budgets = Budgets(store, in_force(POLICY), refresh_s=0.0)
     log = UsageLog(store, in_force(POLICY), budgets, flush_s=0.01)
