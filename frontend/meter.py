@@ -81,8 +81,10 @@ class Meter:
             await asyncio.wait(self._running)
         await self._store.close()
 
-    def health(self) -> str:
-        """For people: "ok", or what is wrong with the limits."""
+    async def health(self) -> str:
+        """For people: "ok", or what is wrong with the limits, as it is now."""
+        with suppress(LimitsUnavailable):  # then the store knows
+            await self._store.acquire((), 0, num_requests=0)
         return self._store.health()
 
     def within_limits(self, prepared: PreparedRequest) -> PreparedRequest:

@@ -208,16 +208,16 @@ async def test_a_request_whose_client_goes_while_it_is_decided_was_none(
     shared = RedisStore(redis.url)
     await shared.open()
     num_cancelled = 0
-    for number in range(50):
+    for number in range(60):
         task = asyncio.create_task(shared.acquire(RULES + PLACES, 300))
-        for _ in range(number % 10):  # steps, not times: busy machines answer before any time is up
+        for _ in range(number % 6):  # so many steps of the loop: it decides in five or more
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
         num_cancelled += task.cancelled()
         if not task.cancelled() and (reservation := task.result().reservation) is not None:
             await reservation.cancel()
-    assert num_cancelled > 10
+    assert num_cancelled > 10, num_cancelled
     await until(lambda: not shared._running)
     states = (await shared.acquire(RULES + PLACES, 0, 0)).decision.states()
     assert [state.remaining for state in states] == [9, 900, 4]
