@@ -180,6 +180,13 @@ async def test_a_client_that_leaves_pays_for_the_prompt_and_what_it_got(
     )
 
 
+async def test_no_more_of_a_prompt_is_cached_than_there_is(world: MeterWorld, meter: Meter) -> None:
+    """The engine may be asked again for a part of an answer, with what it has said as a prompt."""
+    async with meter.charge([REQUEST]) as charge:
+        await answer(charge, chunks_of(FIRST, replace(END, num_cached_tokens=5)))
+    assert [used.cached_tokens for used in world.usage.records] == [3]
+
+
 async def test_leaving_at_the_last_chunk_is_no_cancellation(
     world: MeterWorld, meter: Meter
 ) -> None:
