@@ -181,8 +181,10 @@ class Charge:
             self._desk.forget(self)
             await reservation.cancel()
         else:
-            self._desk.count(self, self._outcome(error))
-            await reservation.settle(sum(part.num_tokens_used for part in self.parts))
+            try:
+                self._desk.count(self, self._outcome(error))
+            finally:  # its place would be taken for as long as this worker lives
+                await reservation.settle(sum(part.num_tokens_used for part in self.parts))
 
     def _outcome(self, error: BaseException | None) -> str:
         """Of all parts: that of the first which did not end as it should, if any."""

@@ -5,6 +5,7 @@ budgets, metrics and usage meet.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,8 @@ from frontend.telemetry.requests import RequestRecord, current_request
 from frontend.types import GenerationRequest
 from frontend.usage.budgets import Budgets
 from frontend.usage.record import UsageRecord
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 5.0  # for requests that are being cancelled when the server has stopped
 # Of what a bucket has room for, an answer of no given length takes this part at the most: so that
@@ -70,14 +73,18 @@ class Meter:
         """Let what is ending be settled and counted."""
         if self._open:
             self._all_ended = asyncio.Event()
-            with suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(self._all_ended.wait(), CLOSE_TIMEOUT_S)
+            except TimeoutError:
+                logger.error("usage lost: requests do not end", extra={"requests": len(self._open)})
         if self._running:
             await asyncio.wait(self._running)
         await self._store.close()
 
-    def health(self) -> str:
-        """For people: "ok", or what is wrong with the limits."""
+    async def health(self) -> str:
+        """For people: "ok", or what is wrong with the limits, as it is now."""
+        with suppress(LimitsUnavailable):  # then the store knows
+            await self._store.acquire((), 0, num_requests=0)
         return self._store.health()
 
     def within_limits(self, prepared: PreparedRequest) -> PreparedRequest:
@@ -147,7 +154,7 @@ class Meter:
         return reservation
 
     def count(self, charge: Charge, outcome: str) -> None:
-        self.forget(charge)
+        self._has_ended(charge)
         for part in charge.parts:
             self._count_part(charge, part)
         identity = charge.identity or ANYBODY
@@ -167,6 +174,11 @@ class Meter:
         )
 
     def forget(self, charge: Charge) -> None:
+        self._has_ended(charge)
+        if (record := current_request.get()) is not None:
+            record.decision = None  # the head tells of what is decided when it is charged again
+
+    def _has_ended(self, charge: Charge) -> None:
         self._open.discard(charge)
         if self._all_ended is not None and not self._open:
             self._all_ended.set()

@@ -36,7 +36,7 @@ async def get_health(request: Request) -> HTTPResponse:
         "model_loaded": is_loaded,
         "memory_usage": f"{human_size(used)}/{human_size(machine_bytes())}",
         "active_connections": context.metrics.num_active_connections(),
-        "limits": context.meter.health(),
+        "limits": await context.meter.health(),
     }
     return json_response(body, status=200 if status == "healthy" else 503)
 

@@ -25,7 +25,8 @@ class FallbackStore:
     """
     Args:
         local: decides while `shared` is away; None: nothing is let in then.
-        num_frontends: machines, each of which gets that part of every limit.
+        num_frontends: machines, each of which gets that part of every limit, but one at the least:
+            of a limit below their number they let in that number.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class FallbackStore:
     def health(self) -> str:
         if self._problem is None:
             return "ok"
-        return f"{self._consequence()}: the shared store is away ({self._problem})"
+        said = f"{self._consequence()}: the shared store is away ({self._problem})"
+        if self._local is not None and (local := self._local.health()) != "ok":
+            said += f"; {local}"
+        return said
 
     def _consequence(self) -> str:
         if self._local is None:

@@ -89,6 +89,7 @@ class LocalStore:
         self._num_made = 0  # records, since the last sweep
         self._sweep_from = b""
         self._is_full = False
+        self._problem: str | None = None
 
     async def open(self) -> None:
         try:
@@ -110,9 +111,12 @@ class LocalStore:
             with self._table.begin() as transaction:
                 admission = self._acquire(transaction, rules, num_tokens, num_requests)
         except self._table.errors as exc:
-            raise LimitsUnavailable(reason=str(exc)) from exc
+            raise self._unavailable(str(exc)) from exc
         if admission is None:  # not raised before: it would undo what was swept
-            raise LimitsUnavailable(reason="the table of limits is full")
+            raise self._unavailable("the table of limits is full")
+        if self._problem and admission.reservation is not None and not self._is_full:
+            self._problem = None
+            logger.warning("limits: kept again")
         return admission
 
     def _acquire(
@@ -162,7 +166,13 @@ class LocalStore:
             logger.error("limits: not settled", extra={"reason": str(exc)})
 
     def health(self) -> str:
-        return "ok"
+        return "ok" if self._problem is None else f"not all requests are let in: {self._problem}"
+
+    def _unavailable(self, problem: str) -> LimitsUnavailable:
+        if self._problem is None:
+            logger.error("limits: cannot be kept", extra={"reason": problem})
+        self._problem = problem
+        return LimitsUnavailable(reason=problem)
 
     def _num_places(self, transaction: Transaction, rule: Rule) -> float:
         """Places taken; those of dead workers are free as soon as one is wanted."""

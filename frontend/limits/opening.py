@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the folder in it is checked to be our own
 SHARED_SCHEMES = frozenset({"redis", "rediss", "unix", "valkey", "valkeys"})
+_DATABASE = re.compile(r"(/\d*)?")
 FORMAT = 1  # of the records; another one makes another file
 
 
@@ -54,12 +56,27 @@ def check_url(settings: Settings) -> None:
     if not settings.limits_url:
         return
     try:
-        parts = urlsplit(settings.limits_url)
-        if not (parts.path if parts.scheme in ("lmdb", "unix") else parts.hostname):
-            raise ValueError("must say where, as redis://HOST:PORT/0 or lmdb:///FOLDER")
+        _check_parts(settings.limits_url)
         limit_store(settings.limits_url, settings.home, has_local_fallback=False, num_frontends=1)
     except ValueError as exc:
         raise SettingsError(f"setting 'limits_url' {exc}") from exc
+
+
+def _check_parts(url: str) -> None:
+    """Raises ValueError, in words that show nothing of it."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  reading it checks it
+    except ValueError:
+        # What is wrong is told with a part of the URL: of a password with a slash, that before it.
+        raise ValueError(
+            "cannot be read: what is a sign in URLs is written as %2F (/), %3F (?), %23 (#), "
+            "%40 (@) in a password, and a port is a number"
+        ) from None
+    if not (parts.path if parts.scheme in ("lmdb", "unix") else parts.hostname):
+        raise ValueError("must say where, as redis://HOST:PORT/0 or lmdb:///FOLDER")
+    if parts.scheme not in ("lmdb", "unix") and not _DATABASE.fullmatch(parts.path):
+        raise ValueError("must end with the number of a database, as redis://HOST:PORT/0")
 
 
 def shared_folder(home: Path) -> Path:

@@ -44,6 +44,9 @@ class RedisStore:
     """
     Args:
         url: redis://, rediss:// (TLS), unix://; valkey:// and valkeys:// are the first two.
+
+    Raises:
+        ValueError: the URL has an option that there is not.
     """
 
     def __init__(self, url: str, *, lease_s: float = LEASE_S, timeout_s: float = TIMEOUT_S) -> None:
@@ -56,6 +59,7 @@ class RedisStore:
             # Of connections that the server closes. The scripts know what they have done already.
             retry=Retry(NoBackoff(), NUM_RETRIES, supported_errors=(RedisConnectionError,)),
         )
+        _check_options(connections)
         self._redis = Redis.from_pool(connections)
         self._acquire = self._redis.register_script(_script("acquire"))
         self._settle = self._redis.register_script(_script("settle"))
@@ -81,6 +85,8 @@ class RedisStore:
 
     async def check(self) -> None:
         """Raises LimitsUnavailable unless a decision can be made, and written."""
+        # By a new connection: the name of a server that has become a replica is another's by now.
+        await _try(self._redis.connection_pool.disconnect(inuse_connections=False))
         probe = Rule(name="check", capacity=10**9, period_s=1.0, unit=Unit.REQUESTS)
         await self.acquire([probe], 0)
 
@@ -160,6 +166,13 @@ class RedisStore:
 
     def health(self) -> str:
         return "ok"
+
+
+def _check_options(connections: BlockingConnectionPool) -> None:
+    try:
+        connections.connection_class(**connections.connection_kwargs)  # connects to nothing
+    except (TypeError, RedisError) as exc:
+        raise ValueError(f"has an option that cannot be: {exc}") from exc
 
 
 async def _give_back(deciding: asyncio.Task[Admission]) -> None:

@@ -2,8 +2,8 @@
 
 At its end it writes when it asked last, below 0.
 
-Arguments: the store's URL, the file to append to, what to do, until when (seconds of the monotonic
-clock). Knows nothing of what should be let in.
+Arguments: the store's URL, the file to append to, what to do, for how many seconds. Knows nothing
+of what should be let in.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def times_in(log: Path) -> list[float]:
     return [one for (one,) in _time.iter_unpack(log.read_bytes())] if log.exists() else []
 
 
-async def main(url: str, log_file: str, what: str, until: str) -> None:
+async def main(url: str, log_file: str, what: str, seconds: str) -> None:
     store = limit_store(url, Path("/"), has_local_fallback=False, num_frontends=1)
     await store.open()
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     work = {"requests": take_requests, "tokens": take_tokens, "places": hold_places}[what]
-    await work(store, log, float(until))
+    await work(store, log, time.monotonic() + float(seconds))
     await store.close()
 
 

@@ -12,7 +12,7 @@ class LossyProxy:
     """Connections to it go to a port on loopback."""
 
     def __init__(self, port: int) -> None:
-        self._server_port = port
+        self.server_port = port  # of new connections
         self._server: asyncio.Server | None = None
         self.num_to_lose = 0  # answers; the connection ends in place of each
         self.port = 0
@@ -45,7 +45,7 @@ class LossyProxy:
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        server, to_server = await asyncio.open_connection("127.0.0.1", self._server_port)
+        server, to_server = await asyncio.open_connection("127.0.0.1", self.server_port)
         asking = asyncio.create_task(_pass_on(client, to_server))
         try:
             while answer := await server.read(2**16):

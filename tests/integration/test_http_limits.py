@@ -353,6 +353,12 @@ def test_every_answer_tells_of_the_limits(caller: Caller, limited: ServerThread)
             client.send(method, path, {} if method == "POST" else None, caller.headers)
             answer = client.receive(has_body=method != "OPTIONS")
             assert answer.headers.keys() >= HEADERS, (method, path, answer.status)
+        preflight = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+        client.send("OPTIONS", "/v1/models", None, caller.headers | preflight)
+        assert client.receive_head().headers.keys() >= HEADERS
+        client.sock.sendall(b"what is no HTTP\r\n\r\n")
+        assert (answer := client.receive()).status == 400
+        assert answer.headers.keys() >= HEADERS
     num_limited = sum(route.is_limited for route in ROUTES)
     assert caller.left() == (6 - num_limited, 1000)  # the others came to nothing
 

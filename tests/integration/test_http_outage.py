@@ -130,11 +130,11 @@ def test_nothing_is_let_in_while_the_store_is_away_where_the_setting_says_so(
     pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
 ) -> None:
     own_redis.stop()
+    assert all_say(pair, "no requests are let in")()  # though none has been asked for
     assert ask_all(pair, 5) == [Counter({503: 5})] * 2
     refused = ask(pair[0])
     assert refused.json["error"]["code"] == "limits_unavailable"
     assert (refused.headers["retry-after"], refused.headers["x-ratelimit-remaining"]) == ("1", "0")
-    assert all_say(pair, "no requests are let in")()
     assert [server.engine.streams for server in pair] == [[], []]
     own_redis.start()
     wait_until(all_say(pair, "ok"))

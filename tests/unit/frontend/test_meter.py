@@ -180,6 +180,13 @@ async def test_a_client_that_leaves_pays_for_the_prompt_and_what_it_got(
     )
 
 
+async def test_no_more_of_a_prompt_is_cached_than_there_is(world: MeterWorld, meter: Meter) -> None:
+    """The engine may be asked again for a part of an answer, with what it has said as a prompt."""
+    async with meter.charge([REQUEST]) as charge:
+        await answer(charge, chunks_of(FIRST, replace(END, num_cached_tokens=5)))
+    assert [used.cached_tokens for used in world.usage.records] == [3]
+
+
 async def test_leaving_at_the_last_chunk_is_no_cancellation(
     world: MeterWorld, meter: Meter
 ) -> None:
@@ -340,6 +347,19 @@ async def test_of_several_requests_in_one_the_head_tells_of_the_last_that_was_le
     assert "Retry-After" not in headers
 
 
+async def test_the_head_tells_of_the_refusal_of_one_that_was_let_in_and_prepared_again(
+    world: MeterWorld, meter: Meter, asked_by_key: RequestRecord
+) -> None:
+    current_identity.set(replace(KEY, limits=LimitSet(requests_per_minute=1)))
+    with pytest.raises(ModelChanged):
+        async with meter.charge([REQUEST]) as charge:
+            await answer(charge, chunks_of(error=ModelChanged(model="m")))
+    await world.store.acquire(world.policy.rules(current_identity.get(), ""), 0)  # by another
+    with pytest.raises(RateLimited):
+        await meter.charge([REQUEST]).__aenter__()
+    assert "Retry-After" in await meter.headers(asked_by_key)
+
+
 async def test_an_adapter_is_a_model_of_its_own_to_the_limits() -> None:
     world = MeterWorld(Policy(models={"m": LimitSet(requests_per_minute=1)}))
     meter = world.meter()
@@ -414,6 +434,28 @@ async def test_closing_waits_for_what_is_being_settled(world: MeterWorld, meter:
     task.cancel()
     await meter.close()
     assert [used.completion_tokens for used in world.usage.records] == [2]
+
+
+async def test_closing_does_not_wait_for_ever_and_says_what_is_lost(
+    meter: Meter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("frontend.meter.CLOSE_TIMEOUT_S", 0.01)
+    await meter.charge([REQUEST]).__aenter__()
+    await meter.close()
+    assert [record.message for record in caplog.records] == ["usage lost: requests do not end"]
+
+
+async def test_what_cannot_be_counted_keeps_no_place(
+    world: MeterWorld, meter: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no room for the files of metrics")
+
+    monkeypatch.setattr(world.metrics, "count", fail)
+    with pytest.raises(OSError, match="no room"):
+        async with meter.charge([REQUEST]) as charge:
+            await answer(charge, chunks_of(FIRST, MIDDLE, END))
+    assert await left(world) == {"requests/min": 9, "tokens/min": 991, "concurrent": 5}
 
 
 async def test_what_was_handed_over_is_settled_by_its_new_owner(

@@ -59,6 +59,8 @@ def test_issuers_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     [
         "redis://", "redis://:hunter2@:6379", "redis://host:none", "http://hunter2@host",
         "unix://", "lmdb://", "lmdb://hunter2/path", "host:6379", "rediss://host/0?nope=1&db=x",
+        "redis://user:hunter2/x@host:6379", "redis://user:hunter2\u2100@host",
+        "redis://host?ssl_cert_reqs=none", "rediss://host?ssl_cert_reqs=nope", "redis://host/name",
     ],
 )  # fmt: skip
 def test_a_store_of_limits_that_cannot_be_stops_the_start(url: str, tmp_path: Path) -> None:

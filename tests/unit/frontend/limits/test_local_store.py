@@ -59,7 +59,9 @@ async def test_empty_buckets_are_removed(folder: Path) -> None:
     await store.close()
 
 
-async def test_a_full_table_refuses_what_it_could_not_count_and_frees_itself(folder: Path) -> None:
+async def test_a_full_table_refuses_what_it_could_not_count_and_frees_itself(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     clock = FakeClock()
     store = store_in(folder, clock)
     await store.open()
@@ -73,6 +75,7 @@ async def test_a_full_table_refuses_what_it_could_not_count_and_frees_itself(fol
     with pytest.raises(LimitsUnavailable):
         await flood(20_000)
     assert (await store.acquire(known, 10)).decision.is_admitted  # has its records
+    assert store.health() == "not all requests are let in: the table of limits is full"
     clock.now += 100
     num_refused = 0
     for number in range(1000):
@@ -81,6 +84,9 @@ async def test_a_full_table_refuses_what_it_could_not_count_and_frees_itself(fol
         except LimitsUnavailable:
             num_refused += 1
     assert num_refused < 100
+    assert store.health() == "ok"
+    said = [record.message for record in caplog.records]
+    assert said == ["limits: cannot be kept", "limits: kept again"]
     await store.close()
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -101,11 +101,13 @@ def test_any_tokens_at_all_never_raise(token_ids: list[int]) -> None:
 
 
 @given(text=st.text(max_size=60))
+@example(text="a\u2581b")
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_random_text_comes_back_whole(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
+    expected = text.replace("\u2581", " ") if name == "sentencepiece" else text  # its mark of one
     # U+FFFD at the very end cannot be told from half a character
-    assert detokenized(tokenizer, tokenizer.encode(text).ids) == text.rstrip(REPLACEMENT)
+    assert detokenized(tokenizer, tokenizer.encode(text).ids) == expected.rstrip(REPLACEMENT)
 
 
 @pytest.mark.parametrize("bad", [b"\x80", b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5"])
