@@ -10,7 +10,6 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import Meta
 
-from frontend.access.names import is_storable
 from frontend.errors import InvalidParameter
 from frontend.protocol.limits import one_of
 from frontend.protocol.parse import check_choice
@@ -20,7 +19,6 @@ from frontend.usage.sums import GROUPS, UsageSum, total_of
 Arguments = Mapping[str, Sequence[str]]
 
 FORMATS = ("json", "csv")
-FILTERS = ("tenant", "key", "model", "outcome")  # by texts
 USUAL_GROUPS = ("tenant", "key", "model")
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MONTH = re.compile(r"[12][0-9]{3}-[01][0-9]")
@@ -82,9 +80,6 @@ class UsageQuery(msgspec.Struct, kw_only=True, frozen=True):
             if len(values) > 1 and name != "group_by":
                 raise InvalidParameter(name, "duplicate", value=", ".join(values))
         given = {name: values[0] for name, values in arguments.items() if name != "group_by"}
-        for name in FILTERS:
-            if not is_storable(given.get(name, "")):
-                raise InvalidParameter(name)
         since, until = _period(given)
         if (batch := given.get("batch")) is not None:
             check_choice("batch", batch, ("true", "false"))
@@ -97,7 +92,7 @@ class UsageQuery(msgspec.Struct, kw_only=True, frozen=True):
             batch=None if batch is None else batch == "true",
             group_by=_groups(arguments),
             format=answer_format,
-            **{name: given.get(name) for name in FILTERS},
+            **{name: given.get(name) for name in ("tenant", "key", "model", "outcome")},
         )
 
     def filters(self) -> dict[str, str | bool]:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, delete, func, select
+from sqlalchemy import ColumnElement, Select, Table, delete, false, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from frontend.access.names import is_storable
 from frontend.store.database import Database
 from frontend.store.schema import api_keys, usage_days, usage_months, usage_records
 from frontend.usage.budgets import Used
@@ -93,7 +94,8 @@ class UsageStore:
         """
         query = _sums(group_by).where(usage_days.c.day.between(since, until)).limit(limit)
         for name, value in only.items():
-            query = query.where(_COLUMNS[name] == value)
+            is_stored = not isinstance(value, str) or is_storable(value)
+            query = query.where(_COLUMNS[name] == value if is_stored else false())
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).mappings().all()
         return [

@@ -81,6 +81,7 @@ async def test_rows_add_up_by_what_is_asked_for(store: UsageStore) -> None:
     assert [one.requests for one in await all_sums(store, tenant="a", key="key_1")] == [2]
     assert [one.requests for one in await all_sums(store, tenant="nobody")] == [0]
     assert await all_sums(store, "day", tenant="nobody") == []
+    assert await all_sums(store, "day", tenant="a\0", key="a\ud800") == []
 
 
 async def test_days_are_those_of_utc_and_both_ends_are_in(store: UsageStore) -> None:
