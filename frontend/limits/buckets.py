@@ -73,44 +73,23 @@ def rules_for(subject: str, limits: LimitSet) -> tuple[Rule, ...]:
     Args:
         subject: who or what is limited, with its kind: "key:3f2a", "model:gemma-2b".
     """
-    rules = []
-    if limits.requests_per_minute is not None:
-        rules.append(
-            Rule(
-                name=f"{subject}:requests/min",
-                capacity=limits.requests_per_minute,
-                period_s=MINUTE_S,
-                unit=Unit.REQUESTS,
-            )
+    buckets = (
+        ("requests/min", limits.requests_per_minute, MINUTE_S, Unit.REQUESTS, False),
+        ("tokens/min", limits.tokens_per_minute, MINUTE_S, Unit.TOKENS, False),
+        ("tokens/day", limits.tokens_per_day, DAY_S, Unit.TOKENS, True),
+        ("concurrent", limits.concurrent_requests, 0.0, Unit.CONCURRENT, False),
+    )
+    return tuple(
+        Rule(
+            name=f"{subject}:{name}",
+            capacity=capacity,
+            period_s=period_s,
+            unit=unit,
+            is_quota=is_quota,
         )
-    if limits.tokens_per_minute is not None:
-        rules.append(
-            Rule(
-                name=f"{subject}:tokens/min",
-                capacity=limits.tokens_per_minute,
-                period_s=MINUTE_S,
-                unit=Unit.TOKENS,
-            )
-        )
-    if limits.tokens_per_day is not None:
-        rules.append(
-            Rule(
-                name=f"{subject}:tokens/day",
-                capacity=limits.tokens_per_day,
-                period_s=DAY_S,
-                unit=Unit.TOKENS,
-                is_quota=True,
-            )
-        )
-    if limits.concurrent_requests is not None:
-        rules.append(
-            Rule(
-                name=f"{subject}:concurrent",
-                capacity=limits.concurrent_requests,
-                unit=Unit.CONCURRENT,
-            )
-        )
-    return tuple(rules)
+        for name, capacity, period_s, unit, is_quota in buckets
+        if capacity is not None
+    )
 
 
 def address_subject(address: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,7 @@ import pytest
 from frontend.limits import opening
 from frontend.limits.lmdb_table import LmdbTable
 from frontend.settings import Settings
+from frontend.store.database import Database
 from tests.fakes.access import Keys
 from tests.fakes.artefacts import publish_model
 from tests.fakes.engine import FakeEngine, FakeRepository
@@ -118,6 +119,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'state' / 'inflight.db'}"
     server: Postgres = request.getfixturevalue("postgres")
     return server.new_database()
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    database = await Database.open(database_url)
+    yield database
+    await database.close()
 
 
 @pytest.fixture(scope="session")

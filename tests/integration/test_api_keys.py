@@ -31,13 +31,6 @@ GIVEN = ApiKey(
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.open(database_url)
-    yield database
-    await database.close()
-
-
-@pytest.fixture
 def store(database: Database) -> ApiKeyStore:
     return ApiKeyStore(database)
 

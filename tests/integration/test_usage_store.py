@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,6 @@ from tests.fakes.usage import record
 RETENTION_S = 3600.0
 TODAY = datetime.now(UTC).date()
 MONTH = TODAY.replace(day=1)
-
-
-@pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    database = await Database.open(database_url)
-    yield database
-    await database.close()
 
 
 @pytest.fixture
