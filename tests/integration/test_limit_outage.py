@@ -34,10 +34,14 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 @asynccontextmanager
 async def store_over(
-    redis: RedisServer | LossyProxy, *, is_closed: bool = False, num_frontends: int = 3
+    redis: RedisServer | LossyProxy,
+    *,
+    is_closed: bool = False,
+    num_frontends: int = 3,
+    timeout_s: float = 5.0,  # long: on a busy machine a server that is there may be slow
 ) -> AsyncIterator[FallbackStore]:
     local = None if is_closed else LocalStore(MemoryTable(), FakeWorkers(1, set()))
-    shared = RedisStore(redis.url, timeout_s=0.2)
+    shared = RedisStore(redis.url, timeout_s=timeout_s)
     store = FallbackStore(shared, local, num_frontends=num_frontends)
     await store.open()
     try:
@@ -109,7 +113,7 @@ async def test_a_server_that_is_not_there_yet_is_used_when_it_comes(tmp_path: Pa
 
 
 async def test_a_server_that_hangs_holds_up_nobody_for_long(own_redis: RedisServer) -> None:
-    async with store_over(own_redis) as store:
+    async with store_over(own_redis, timeout_s=0.2) as store:
         await number_let_in(store)
         own_redis.signal(signal.SIGSTOP)
         started = time.monotonic()
