@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,19 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
+def timeout_s(request: pytest.FixtureRequest) -> float:
+    """Long: on a busy machine a store that is there may be slow."""
+    return float(getattr(request, "param", 5.0))
+
+
+@pytest.fixture
 def pair(
-    tiny_home: Path, tmp_path: Path, own_redis: RedisServer, mode: str
+    tiny_home: Path, tmp_path: Path, own_redis: RedisServer, mode: str, timeout_s: float
 ) -> Iterator[tuple[ServerThread, ServerThread]]:
+    url = f"{own_redis.url}?socket_timeout={timeout_s}"
     with (
-        frontend(tiny_home, tmp_path / "first", own_redis.url, mode) as first,
-        frontend(tiny_home, tmp_path / "second", own_redis.url, mode) as second,
+        frontend(tiny_home, tmp_path / "first", url, mode) as first,
+        frontend(tiny_home, tmp_path / "second", url, mode) as second,
     ):
         yield first, second
 
@@ -74,16 +82,29 @@ def ask(server: ServerThread) -> Answer:
         return client.receive()
 
 
-def ask_all(servers: tuple[ServerThread, ...], each: int = MANY) -> list[Counter[int]]:
-    """So many requests at once of each; how often each status came."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How often each status came, of each server, and how long that took."""
+
+    statuses: list[Counter[int]]
+    passed_s: float
+
+    def has_all_of(self, limit: int, number: int) -> bool:
+        """Whether so many are all that the limit has, with what comes back meanwhile."""
+        return limit <= number <= limit + self.passed_s * limit / 60 + 1
+
+
+def ask_all(servers: tuple[ServerThread, ...], each: int = MANY) -> Asked:
+    """So many requests at once of each."""
+    started = time.monotonic()
     with ThreadPoolExecutor(8) as threads:
         asked = [[threads.submit(ask, server) for _ in range(each)] for server in servers]
-        return [Counter(one.result().status for one in found) for found in asked]
+        statuses = [Counter(one.result().status for one in found) for found in asked]
+    return Asked(statuses, time.monotonic() - started)
 
 
-def is_full(number: int, limit: int) -> bool:
-    """Whether so many are all that there is; one may come back meanwhile."""
-    return limit <= number <= limit + 1
+def let_in(asked: Asked) -> int:
+    return sum(one[200] for one in asked.statuses)
 
 
 def limits_of(server: ServerThread) -> str:
@@ -110,10 +131,11 @@ def test_a_pair_lets_in_the_whole_in_sum_while_the_store_is_away(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert all_say(pair, "ok")()
-    assert sum(one[200] for one in ask_all(pair, 5)) == 10
+    assert let_in(ask_all(pair, 5)) == 10
     own_redis.stop()
     found = ask_all(pair)
-    assert all(one.keys() == {200, 429} and is_full(one[200], LIMIT // 2) for one in found)
+    assert all(one.keys() == {200, 429} for one in found.statuses)
+    assert all(found.has_all_of(LIMIT // 2, one[200]) for one in found.statuses)
     assert all_say(pair, "local limits, each 1/2 of the whole")()
     refused = ask(pair[0])
     assert refused.headers["x-ratelimit-limit"] == str(LIMIT // 2)
@@ -121,7 +143,8 @@ def test_a_pair_lets_in_the_whole_in_sum_while_the_store_is_away(
     with caplog.at_level(logging.WARNING):
         own_redis.start()  # which has forgotten everything
         wait_until(all_say(pair, "ok"))
-    assert is_full(sum(one[200] for one in ask_all(pair)), LIMIT)
+    found = ask_all(pair)
+    assert found.has_all_of(LIMIT, let_in(found))
     assert logged(caplog) == {"limits: shared store lost": 2, "limits: shared store back": 2}
 
 
@@ -131,16 +154,18 @@ def test_nothing_is_let_in_while_the_store_is_away_where_the_setting_says_so(
 ) -> None:
     own_redis.stop()
     assert all_say(pair, "no requests are let in")()  # though none has been asked for
-    assert ask_all(pair, 5) == [Counter({503: 5})] * 2
+    assert ask_all(pair, 5).statuses == [Counter({503: 5})] * 2
     refused = ask(pair[0])
     assert refused.json["error"]["code"] == "limits_unavailable"
     assert (refused.headers["retry-after"], refused.headers["x-ratelimit-remaining"]) == ("1", "0")
     assert [server.engine.streams for server in pair] == [[], []]
     own_redis.start()
     wait_until(all_say(pair, "ok"))
-    assert is_full(sum(one[200] for one in ask_all(pair)), LIMIT)
+    found = ask_all(pair)
+    assert found.has_all_of(LIMIT, let_in(found))
 
 
+@pytest.mark.parametrize("timeout_s", [TIMEOUT_S], indirect=True)
 def test_a_store_that_stalls_holds_a_request_up_for_its_timeout_at_the_most(
     pair: tuple[ServerThread, ServerThread], own_redis: RedisServer
 ) -> None:
@@ -148,8 +173,8 @@ def test_a_store_that_stalls_holds_a_request_up_for_its_timeout_at_the_most(
     own_redis.signal(signal.SIGSTOP)
     started = time.monotonic()
     found = ask_all(pair)
-    assert time.monotonic() - started < TIMEOUT_S + 2
-    assert all(is_full(one[200], LIMIT // 2) for one in found)
+    assert time.monotonic() - started < TIMEOUT_S + 3  # each after the other would take more
+    assert all(found.has_all_of(LIMIT // 2, one[200]) for one in found.statuses)
     own_redis.signal(signal.SIGCONT)
     wait_until(all_say(pair, "ok"))
 
