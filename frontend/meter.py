@@ -74,7 +74,8 @@ class Meter:
         if self._open:
             self._all_ended = asyncio.Event()
             try:
-                await asyncio.wait_for(self._all_ended.wait(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._all_ended.wait()
             except TimeoutError:
                 logger.error("usage lost: requests do not end", extra={"requests": len(self._open)})
         if self._running:

@@ -100,7 +100,8 @@ class UsageLog:
     async def _run(self) -> None:
         while not self._closing.is_set() or self._group or self._waiting:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._closing.wait(), self._flush_s)
+                async with asyncio.timeout(self._flush_s):
+                    await self._closing.wait()
             try:
                 await self._write_waiting()
                 async with asyncio.timeout(TIMEOUT_S):
